@@ -12,7 +12,7 @@ class ReturnCode(enum.IntEnum):
 
     text: str
 
-    def __new__(cls, value: int, text: str) -> "ReturnCode":
+    def __new__(cls, value: int, text: str = "") -> "ReturnCode":
         member = int.__new__(cls, value)
         member._value_ = value
         member.text = text
