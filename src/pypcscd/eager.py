@@ -1,0 +1,110 @@
+"""Run a coroutine now, and only make a task of it if it has to wait.
+
+Most PC/SC calls finish without waiting. Their coroutines are stepped in the caller's own stack, so
+that such a call costs neither a task nor a turn of the event loop (``asyncio.eager_task_factory``
+does the same, but only from Python 3.12 on).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class _Continued(Awaitable[T]):
+    """The rest of a coroutine whose first step has been run and which waits for ``waiting``."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], waiting: Any) -> None:
+        self._coroutine = coroutine
+        self._waiting = waiting
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        coroutine, waiting = self._coroutine, self._waiting
+        try:
+            while True:
+                try:
+                    yield waiting
+                except BaseException as error:  # whatever is thrown belongs to the coroutine
+                    waiting = coroutine.throw(error)
+                else:
+                    waiting = coroutine.send(None)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+
+async def _continue(coroutine: Coroutine[Any, Any, T], waiting: Any) -> T:
+    return await _Continued(coroutine, waiting)
+
+
+class Finished(Generic[T]):
+    """The result of a coroutine that did not wait."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+
+
+def start(coroutine: Coroutine[Any, Any, T]) -> Finished[T] | asyncio.Task[T]:
+    """Run the coroutine up to its first wait.
+
+    Returns its result if it finished, else a task that runs the rest. What the coroutine raises in
+    its first step is raised here.
+    """
+    try:
+        waiting = coroutine.send(None)
+    except StopIteration as stop:
+        return Finished(stop.value)
+    return asyncio.get_running_loop().create_task(_continue(coroutine, waiting))
+
+
+class Bounded(Generic[T]):
+    """Await a coroutine, but cancel it after ``seconds``; then ``expired()`` is raised.
+
+    Unlike ``asyncio.timeout`` it needs no current task, and nothing at all for a coroutine that
+    does not wait.
+    """
+
+    __slots__ = ("_coroutine", "_expired", "_has_expired", "_seconds", "_waiting")
+
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, T], seconds: float, expired: Callable[[], Exception]
+    ) -> None:
+        self._coroutine = coroutine
+        self._seconds = seconds
+        self._expired = expired
+        self._waiting: Any = None
+        self._has_expired = False
+
+    def _expire(self) -> None:
+        self._has_expired = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        coroutine = self._coroutine
+        try:
+            self._waiting = coroutine.send(None)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        timer = asyncio.get_running_loop().call_later(self._seconds, self._expire)
+        try:
+            while True:
+                try:
+                    yield self._waiting
+                except BaseException as error:  # whatever is thrown belongs to the coroutine
+                    self._waiting = coroutine.throw(error)
+                else:
+                    self._waiting = coroutine.send(None)
+        except StopIteration as stop:
+            result = stop.value
+            return result
+        except asyncio.CancelledError:
+            if self._has_expired:
+                raise self._expired() from None
+            raise
+        finally:
+            timer.cancel()
