@@ -5,6 +5,7 @@ Values are those of pcsc-lite's ``winscard.h`` and ``pcsclite.h``; where Microso
 """
 
 import enum
+from typing import NamedTuple
 
 
 class ReturnCode(enum.IntEnum):
@@ -144,3 +145,21 @@ MAX_READERNAME = 128
 MAX_ATTRIBUTE_SIZE = 264
 #: Longest command or answer: an extended APDU (4 + 3 + 65536 + 3) and a status word, bytes.
 MAX_BUFFER_SIZE_EXTENDED = 65548
+
+#: "Not initialised": the ATR length in an unused entry of a fixed reader table.
+ATR_NOT_INITIALISED = MAX_ATR_SIZE + 1
+
+
+class ReaderStatus(NamedTuple):
+    """What clients are told of one reader (``pcsclite.h``: the public reader state)."""
+
+    name: str
+    #: insertions and removals of cards since the reader came, modulo 65,536
+    event_counter: int = 0
+    state: int = 0
+    #: number of open handles, or -1 for one exclusive handle
+    sharing: int = 0
+    #: 0 to 33 bytes
+    atr: bytes = b""
+    #: the active card protocol, 0 while none is selected
+    protocol: int = 0

@@ -1,0 +1,30 @@
+"""The client protocol of pcsc-lite without any I/O: bytes in, messages out, and the other way round.
+
+Start at ``ServerConnection`` or ``ClientConnection``; ``messages`` has the bodies and ``dialects``
+what differs between protocol versions.
+"""
+
+from pypcscd.protocol.connection import (
+    ClientConnection,
+    LocalProtocolError,
+    ReaderEvent,
+    RemoteProtocolError,
+    Reply,
+    Request,
+    ServerConnection,
+)
+from pypcscd.protocol.dialects import DIALECTS, Dialect
+from pypcscd.protocol.messages import Command
+
+__all__ = [
+    "DIALECTS",
+    "ClientConnection",
+    "Command",
+    "Dialect",
+    "LocalProtocolError",
+    "ReaderEvent",
+    "RemoteProtocolError",
+    "Reply",
+    "Request",
+    "ServerConnection",
+]

@@ -1,0 +1,292 @@
+"""One connection of the client protocol, seen from either end: bytes in, events out, and back.
+
+``ServerConnection.receive_data`` takes what a client sent in pieces of any size and ``next_request``
+gives whole requests; ``reply`` and its relatives return the bytes to be sent, in one piece.
+``ClientConnection`` is the mirror image. Neither does I/O or knows of time.
+
+As in the protocol itself at most one request is outstanding: further ones wait in the buffer until
+the reply to the first was made.
+"""
+
+import sys
+from typing import NamedTuple
+
+from pypcscd.protocol.dialects import NEWEST, UNTOLD, Codec, Dialect, WaitAnswer, codec
+from pypcscd.protocol.messages import Attribute, Command, Control, Message, StatesSize, Transmit
+from pypcscd.scard import MAX_ATTRIBUTE_SIZE, MAX_BUFFER_SIZE_EXTENDED, ReaderStatus
+
+NATIVE_ORDER = "<" if sys.byteorder == "little" else ">"
+#: records in the reader table of a client that does not ask for their number
+FIXED_TABLE_SIZE = 16
+_HEADER_SIZE = 8
+_WITH_DATA = (Command.TRANSMIT, Command.CONTROL)
+#: what a 4.6 client asks between WAIT and the table; an event must not come in between
+_FIRST_LOOK = (Command.READERS_STATE_SIZE, Command.GET_READER_EVENTS)
+
+
+class ProtocolError(Exception):
+    """The base of the two ways in which a connection can go wrong."""
+
+
+class LocalProtocolError(ProtocolError):
+    """We tried to say what cannot be said now; the fault is in this program."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent what the protocol does not allow; the connection cannot go on."""
+
+
+def _too_long(command: Command, length: int, limit: int) -> RemoteProtocolError:
+    return RemoteProtocolError(f"{command.name} with {length} bytes instead of {limit} at most")
+
+
+class Request(NamedTuple):
+    """A whole request. ``body`` is None where the command has none."""
+
+    command: Command
+    body: Message | None
+    #: the APDU of TRANSMIT or the bytes of CONTROL, else empty
+    data: bytes = b""
+
+
+class Reply(NamedTuple):
+    """A whole reply. Commands that answer with the reader table have ``readers`` and no body."""
+
+    command: Command
+    body: Message | None
+    data: bytes = b""
+    readers: tuple[ReaderStatus, ...] = ()
+
+
+class ReaderEvent(NamedTuple):
+    """What ends a wait: rv is SCARD_S_SUCCESS (something changed) or SCARD_E_CANCELLED."""
+
+    rv: int
+
+
+class ServerConnection:
+    """The daemon's end."""
+
+    def __init__(self, *, table_size: int = FIXED_TABLE_SIZE, byte_order: str = NATIVE_ORDER) -> None:
+        #: records in this client's reader table, for dialects where that is fixed
+        self.table_size = table_size
+        self._byte_order = byte_order
+        self._codec: Codec = codec(UNTOLD, byte_order)
+        self._buffer = bytearray()
+        self._outstanding: Command | None = None
+        self._is_first_look = False
+        self._held_event = b""
+
+    @property
+    def codec(self) -> Codec:
+        """Layouts of the dialect in use."""
+        return self._codec
+
+    @property
+    def dialect(self) -> Dialect:
+        return self._codec.dialect
+
+    @property
+    def buffered(self) -> int:
+        """Bytes received but not yet given out."""
+        return len(self._buffer)
+
+    def select_dialect(self, dialect: Dialect) -> None:
+        """Go on in another dialect; the reply that is outstanding has the same layout in all."""
+        self._codec = codec(dialect, self._byte_order)
+
+    def receive_data(self, data: bytes | memoryview) -> None:
+        """Take what the client sent."""
+        self._buffer += data
+
+    def next_request(self) -> Request | None:
+        """The next whole request, or None if there is none yet or a reply is outstanding.
+
+        Raises RemoteProtocolError as soon as the bytes cannot become a request.
+        """
+        buffer = self._buffer
+        if self._outstanding is not None or len(buffer) < _HEADER_SIZE:
+            return None
+        size, number = self._codec.header.unpack_from(buffer)
+        try:
+            layout = self._codec.requests[number]
+        except KeyError:
+            version = "{}.{}".format(*self.dialect.version)
+            raise RemoteProtocolError(f"unknown command 0x{number:02X} (protocol {version})") from None
+        command = Command(number)
+        expected = layout.structure.size if layout else 0
+        if size != expected:
+            raise RemoteProtocolError(f"{command.name} with a body of {size} bytes instead of {expected}")
+        end = _HEADER_SIZE + size
+        if len(buffer) < end:
+            return None
+        body: Message | None = None
+        data = b""
+        if layout:
+            body = layout.message(*layout.structure.unpack_from(buffer, _HEADER_SIZE))
+            if isinstance(body, Transmit | Control):
+                if body.send_length > MAX_BUFFER_SIZE_EXTENDED:
+                    raise _too_long(command, body.send_length, MAX_BUFFER_SIZE_EXTENDED)
+                start, end = end, end + body.send_length
+                if len(buffer) < end:
+                    return None
+                data = bytes(buffer[start:end])
+            elif isinstance(body, Attribute) and body.length > MAX_ATTRIBUTE_SIZE:
+                raise _too_long(command, body.length, MAX_ATTRIBUTE_SIZE)
+        del buffer[:end]
+        self._outstanding = command
+        if command is Command.WAIT_READER_STATE_CHANGE:
+            self._is_first_look = self.dialect.counted_table
+        return Request(command, body, data)
+
+    def reply(self, body: Message, data: bytes = b"") -> bytes:
+        """The answer to the outstanding request, with the data of TRANSMIT and CONTROL behind it."""
+        command = self._answered()
+        encoded = self._codec.replies[command].structure.pack(*body) + data
+        return encoded if command in _FIRST_LOOK else encoded + self._release_event()
+
+    def reply_readers(self, records: bytes) -> bytes:
+        """The answer that is a reader table, made by ``codec.encode_table`` or ``encode_records``."""
+        self._answered()
+        return records + self._release_event()
+
+    def no_reply(self) -> bytes:
+        """The outstanding request has no answer. Returns an event that was held back, mostly nothing."""
+        command = self._answered()
+        return b"" if command is Command.WAIT_READER_STATE_CHANGE else self._release_event()
+
+    def event(self, rv: int) -> bytes:
+        """Tell a waiting client that something happened.
+
+        Between WAIT and the table that belongs to it a 4.6 client would take the event for the
+        table's size: then nothing is returned and the event follows the table.
+        """
+        encoded = self._codec.event.pack(0, rv)
+        if self._is_first_look:
+            self._held_event = encoded
+            return b""
+        return encoded
+
+    def _answered(self) -> Command:
+        command = self._outstanding
+        if command is None:
+            raise LocalProtocolError("a reply without a request")
+        self._outstanding = None
+        return command
+
+    def _release_event(self) -> bytes:
+        self._is_first_look = False
+        event, self._held_event = self._held_event, b""
+        return event
+
+
+class ClientConnection:
+    """The client's end. ``table_size`` is what the client was built with, where the dialect has it."""
+
+    def __init__(
+        self,
+        dialect: Dialect = NEWEST,
+        *,
+        table_size: int = FIXED_TABLE_SIZE,
+        byte_order: str = NATIVE_ORDER,
+    ) -> None:
+        self.table_size = table_size
+        self._byte_order = byte_order
+        self._codec = codec(dialect, byte_order)
+        self._buffer = bytearray()
+        self._outstanding: Command | None = None
+        self._counted = 0
+
+    @property
+    def dialect(self) -> Dialect:
+        return self._codec.dialect
+
+    def select_dialect(self, dialect: Dialect) -> None:
+        """Go on in another dialect, after the answer to VERSION."""
+        self._codec = codec(dialect, self._byte_order)
+
+    def request(self, command: Command, body: Message | None = None, data: bytes = b"") -> bytes:
+        """The bytes of a request. Raises LocalProtocolError while another one is outstanding."""
+        if self._outstanding is not None:
+            raise LocalProtocolError(f"{command.name} before the reply to {self._outstanding.name}")
+        try:
+            layout = self._codec.requests[command]
+        except KeyError:
+            raise LocalProtocolError(
+                "{} does not exist in protocol {}.{}".format(command.name, *self.dialect.version)
+            ) from None
+        encoded = b""
+        if layout:
+            if not isinstance(body, layout.message):
+                raise LocalProtocolError(f"{command.name} needs a body of type {layout.message.__name__}")
+            encoded = layout.structure.pack(*body)
+        if data and command not in _WITH_DATA:
+            raise LocalProtocolError(f"{command.name} carries no data")
+        is_silent = (
+            command is Command.WAIT_READER_STATE_CHANGE and self.dialect.wait_answer is WaitAnswer.NOTHING
+        )
+        self._outstanding = None if is_silent else command
+        return self._codec.header.pack(len(encoded), command) + encoded + data
+
+    def receive_data(self, data: bytes | memoryview) -> None:
+        """Take what the daemon sent."""
+        self._buffer += data
+
+    def next_event(self) -> Reply | ReaderEvent | None:
+        """The reply to the outstanding request, else the event that ends a wait, else None.
+
+        The answer to STOP and an event cannot be told apart and need not be: both end the wait.
+        """
+        command = self._outstanding
+        if command is None:
+            return self._next_reader_event()
+        if command in (
+            Command.GET_READERS_STATE,
+            Command.READERS_STATE_ARRAY,
+            Command.WAIT_READER_STATE_CHANGE,
+        ):
+            is_counted = command is Command.READERS_STATE_ARRAY
+            records = self._counted if is_counted else self.table_size
+            table = self._take(records * self._codec.record_size)
+            if table is None:
+                return None
+            reply = Reply(command, None, readers=tuple(self._codec.decode_records(table)))
+        else:
+            decoded = self._next_reply(command)
+            if decoded is None:
+                return None
+            reply = decoded
+        self._outstanding = None
+        return reply
+
+    def _next_reader_event(self) -> ReaderEvent | None:
+        event = self._take(self._codec.event.size)
+        if event is None:
+            return None
+        _, rv = self._codec.event.unpack(event)
+        return ReaderEvent(rv)
+
+    def _next_reply(self, command: Command) -> Reply | None:
+        layout = self._codec.replies[command]
+        size = layout.structure.size
+        if len(self._buffer) < size:
+            return None
+        body = layout.message(*layout.structure.unpack_from(self._buffer))
+        data_length = 0
+        if isinstance(body, Transmit) and body.rv == 0:
+            data_length = body.receive_length
+        elif isinstance(body, Control) and body.rv == 0:
+            data_length = body.returned
+        elif isinstance(body, StatesSize):
+            if body.readers < 0:
+                raise RemoteProtocolError(f"a reader table of {body.readers} records")
+            self._counted = body.readers
+        whole = self._take(size + data_length)
+        return None if whole is None else Reply(command, body, whole[size:])
+
+    def _take(self, size: int) -> bytes | None:
+        if len(self._buffer) < size:
+            return None
+        taken = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return taken
