@@ -1,0 +1,48 @@
+// Exchange APDUs through @pokusew/pcsclite. See README.md for the command line.
+'use strict';
+
+const pcsclite = require('@pokusew/pcsclite');
+
+const [wanted, ...apdus] = process.argv.slice(2);
+const pcsc = pcsclite();
+let busy = false;
+let closing = false;
+
+function fail(what, err) {
+  if (closing && err.message.includes('0x80100002')) return;
+  console.error(`${what}: ${err.message}`);
+  process.exit(1);
+}
+
+function transmit(reader, protocol, rest) {
+  if (rest.length === 0) {
+    reader.disconnect(reader.SCARD_LEAVE_CARD, (err) => {
+      if (err) fail('disconnect', err);
+      // ends the binding's threads and with them the process; their waits end as "cancelled"
+      closing = true;
+      for (const name of Object.keys(pcsc.readers)) pcsc.readers[name].close();
+      pcsc.close();
+    });
+    return;
+  }
+  reader.transmit(Buffer.from(rest[0], 'hex'), 258, protocol, (err, answer) => {
+    if (err) fail('transmit', err);
+    console.log('answer', answer.toString('hex').toUpperCase());
+    transmit(reader, protocol, rest.slice(1));
+  });
+}
+
+pcsc.on('error', (err) => fail('context', err));
+pcsc.on('reader', (reader) => {
+  console.log('reader', reader.name);
+  reader.on('error', (err) => fail(reader.name, err));
+  reader.on('status', (status) => {
+    if (busy || !reader.name.includes(wanted) || !(status.state & reader.SCARD_STATE_PRESENT)) return;
+    busy = true;
+    console.log('atr', status.atr.toString('hex').toUpperCase());
+    reader.connect({ share_mode: reader.SCARD_SHARE_SHARED }, (err, protocol) => {
+      if (err) fail('connect', err);
+      transmit(reader, protocol, apdus);
+    });
+  });
+});
