@@ -6,6 +6,7 @@ does the same, but only from Python 3.12 on).
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
@@ -108,3 +109,44 @@ class Bounded(Generic[T]):
             raise
         finally:
             timer.cancel()
+
+
+class Background:
+    """Coroutines that nobody awaits: kept alive, their failures logged, cancelled together."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run the coroutine to its first wait, and the rest as a task."""
+        try:
+            outcome = start(coroutine)
+        except Exception:
+            self._logger.exception("a background command failed; please report this")
+            return
+        if isinstance(outcome, asyncio.Task):
+            self.adopt(outcome)
+
+    def run_later(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """``run(make())``, for timers: a coroutine must not be made before it is run."""
+        self.run(make())
+
+    def adopt(self, task: asyncio.Task[None]) -> None:
+        """Take over a task that somebody else started."""
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    async def drain(self) -> None:
+        """Wait until all are done."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._logger.error("a background command failed; please report this", exc_info=error)

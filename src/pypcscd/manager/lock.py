@@ -94,6 +94,16 @@ class TransactionLock(Generic[Holder]):
             self.depth = 0
             self._free()
 
+    def abandon(self) -> None:
+        """There is nothing to lock any more: everybody's turn has come, and nobody holds it."""
+        queue, self._queue = self._queue, []
+        self.holder = None
+        self.depth = 0
+        for ticket in queue:
+            self._drop(ticket)
+            if ticket.turn is not None and not ticket.turn.done():
+                ticket.turn.set_result(True)
+
     @property
     def waiting(self) -> list[Holder]:
         """Who waits for the lock, first come first, including those between two tries."""

@@ -1,0 +1,1 @@
+"""The door for clients: the Unix socket, and one session for each connection."""

@@ -1,0 +1,1 @@
+"""The sub-commands of ``pypcscd``: each module has ``main(arguments) -> exit status``."""

@@ -1,0 +1,119 @@
+"""What the daemon is to do: the command line, made into devices and paths."""
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pypcscd.driver import DeviceConfig
+from pypcscd.manager.settings import Settings
+
+DEFAULT_SOCKET = Path("/run/pcscd/pcscd.comm")
+DEFAULT_READER_CONF = Path("/etc/reader.conf.d")
+#: where emulators look for vpcd: 0x8C7B, "vpcd" on a telephone keypad
+DEFAULT_VPCD_PORT = 35963
+
+
+@dataclass(frozen=True)
+class Config:
+    """The configuration of one daemon."""
+
+    socket: Path = DEFAULT_SOCKET
+    devices: Sequence[DeviceConfig] = ()
+    #: a reader.conf file, or a directory of them; None: no native readers are configured
+    reader_conf: Path | None = None
+    settings: Settings = field(default_factory=Settings)
+    #: how long, in seconds, clients wait at most for the first readers when the daemon starts
+    settle_bound: float = 3.0
+
+
+def virtual_devices(cards: Sequence[str]) -> list[DeviceConfig]:
+    """A virtual reader for each card: a ready-made one by its name, or ``module:Class``."""
+    return [
+        DeviceConfig(
+            driver="virtual",
+            name=f"Virtual {card.rpartition(':')[2]}",
+            numbering="virtual",
+            options={"card": card},
+            origin=f"virtual card {card}",
+        )
+        for card in cards
+    ]
+
+
+def vpcd_device(slots: int, port: int, host: str) -> DeviceConfig:
+    """A reader with ``slots`` slots, to which card emulators connect on TCP ports from ``port`` on."""
+    return DeviceConfig(
+        driver="vpcd",
+        name="Virtual PCD",
+        numbering="vpcd",
+        options={"slots": str(slots), "port": str(port), "host": host},
+        origin=f"vpcd on {host}, port {port}",
+    )
+
+
+def add_device_options(parser: ArgumentParser, card_option: str) -> None:
+    """The options that say which readers there are; the daemon and ``run`` share them."""
+    parser.add_argument(
+        card_option,
+        dest="cards",
+        metavar="CARD",
+        action="append",
+        default=[],
+        help="add a virtual reader with this card: hello, sle4442, echo, or module:Class; may be repeated",
+    )
+    parser.add_argument(
+        "--vpcd",
+        metavar="N",
+        type=_count,
+        default=0,
+        help="add a reader with N slots for card emulators (vpcd)",
+    )
+    parser.add_argument(
+        "--vpcd-port",
+        metavar="PORT",
+        type=_port,
+        default=DEFAULT_VPCD_PORT,
+        help="TCP port of the first of these slots, the others follow (%(default)s)",
+    )
+    parser.add_argument(
+        "--vpcd-host",
+        metavar="ADDRESS",
+        default="127.0.0.1",
+        help="address on which emulators may connect (%(default)s: this machine only)",
+    )
+    parser.add_argument(
+        "-c",
+        "--config",
+        dest="reader_conf",
+        metavar="PATH",
+        type=_existing_path,
+        help="reader.conf file, or a directory of them, that names native drivers",
+    )
+
+
+def chosen_devices(options: Namespace) -> list[DeviceConfig]:
+    """The devices that the options of ``add_device_options`` ask for."""
+    devices = virtual_devices(options.cards)
+    if options.vpcd:
+        devices.append(vpcd_device(options.vpcd, options.vpcd_port, options.vpcd_host))
+    return devices
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"{text!r} is not a number of slots")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise ArgumentTypeError(f"{text!r} is not a TCP port (1 to 65535)")
+    return int(text)
+
+
+def _existing_path(text: str) -> Path:
+    path = Path(text)
+    if not path.exists():
+        raise ArgumentTypeError(f"{text} does not exist")
+    return path

@@ -1,0 +1,52 @@
+"""Drivers by name, each imported when the first device needs it."""
+
+import logging
+
+from pypcscd.driver import DeviceOpenError, Driver
+
+log = logging.getLogger("pypcscd.devices")
+
+_GROUP = "pypcscd.drivers"
+
+
+class Drivers:
+    """The drivers that are installed as entry points of the group ``pypcscd.drivers``."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Driver] = {}
+
+    def get(self, name: str) -> Driver:
+        """The driver of that name. Raises DeviceOpenError if it is not installed or does not load."""
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        return self._loaded[name]
+
+    async def close(self) -> None:
+        """All devices are closed: end what the drivers shared between them."""
+        loaded, self._loaded = self._loaded, {}
+        for name, driver in loaded.items():
+            try:
+                await driver.close()
+            except Exception:
+                log.exception("the driver %r failed to close; please report this to its authors", name)
+
+    def _load(self, name: str) -> Driver:
+        # Costly to import, and needed only once.
+        from importlib.metadata import entry_points
+
+        found = list(entry_points(group=_GROUP, name=name))
+        if not found:
+            raise DeviceOpenError(
+                f"no driver named {name!r} is installed (entry-point group {_GROUP})", permanent=True
+            )
+        try:
+            driver = found[0].load()()
+        except Exception as error:
+            raise DeviceOpenError(
+                f"the driver {name!r} ({found[0].value}) does not load: {error}", permanent=True
+            ) from error
+        if not isinstance(driver, Driver):
+            raise DeviceOpenError(
+                f"the driver {name!r} ({found[0].value}) is not a pypcscd driver", permanent=True
+            )
+        return driver

@@ -1,0 +1,521 @@
+"""The resource manager: one method for each PC/SC call, named as in PC/SC.
+
+Methods raise PcscError with what the client is to be told, and UnknownHandleError for a card handle
+that is not the client's own. The order of checks in each call is that of pcscd, because clients see
+it. Every change of state happens on the event loop.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from pypcscd.driver import DriverError, Reason, Slot
+from pypcscd.eager import Background
+from pypcscd.manager import results
+from pypcscd.manager.handles import (
+    Client,
+    Handle,
+    InsufficientBufferError,
+    UnknownHandleError,
+    new_identifier,
+)
+from pypcscd.manager.reader import Reader
+from pypcscd.manager.roster import Roster, reader_name
+from pypcscd.manager.settings import Settings
+from pypcscd.scard import (
+    Attribute,
+    Disposition,
+    PcscError,
+    Protocol,
+    ReaderState,
+    ReaderStatus,
+    ReturnCode,
+    Scope,
+    ShareMode,
+)
+
+log = logging.getLogger("pypcscd.manager")
+
+_CHOOSABLE = Protocol.T0 | Protocol.T1 | Protocol.RAW | Protocol.ANY_OLD
+_SHARE_MODES = frozenset(ShareMode)
+_DISPOSITIONS = frozenset(Disposition)
+_SCOPES = frozenset(Scope)
+
+
+class Manager:
+    """Readers, and the clients that use them."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self.roster = Roster()
+        self._background = Background(log)
+        self._contexts: dict[int, Client] = {}
+        self._handles: dict[int, Handle] = {}
+        #: clients that wait for a change, in the order in which they came
+        self._waiting: dict[Client, None] = {}
+        self._reader_events = 1
+
+    # --- readers come and go ------------------------------------------------------------------
+
+    async def add_readers(self, base: str, number: int, slots: Sequence[Slot]) -> list[Reader]:
+        """Announce the slots of a device as readers, each when its card has been powered.
+
+        ``number`` comes from ``roster.allocate_number``. Raises ValueError if a name is taken.
+        """
+        readers = [
+            Reader(
+                reader_name(base, number, index),
+                slot,
+                self.settings,
+                self._background,
+                touched=self.roster.touch,
+                signal=self._signal,
+            )
+            for index, slot in enumerate(slots)
+        ]
+        await asyncio.gather(*(reader.start() for reader in readers))
+        self.roster.add(readers)
+        log.info("reader added: %s", ", ".join(reader.name for reader in readers))
+        self._count_reader_event()
+        return readers
+
+    async def remove_readers(self, readers: Sequence[Reader]) -> None:
+        """Withdraw readers, and power their cards off if the slots still can."""
+        for reader in readers:
+            reader.retire()
+        self.roster.remove(readers)
+        log.info("reader removed: %s", ", ".join(reader.name for reader in readers))
+        self._count_reader_event()
+        await asyncio.gather(*(reader.power_off() for reader in readers))
+
+    def _count_reader_event(self) -> None:
+        self._reader_events = self._reader_events + 1 if self._reader_events < 0x7FFF else 1
+        self._signal()
+
+    # --- clients ------------------------------------------------------------------------------
+
+    def add_client(self, label: object, notify: Callable[[ReturnCode], None]) -> Client:
+        """A new connection."""
+        return Client(label, notify)
+
+    def remove_client(self, client: Client) -> None:
+        """The connection is gone: its wait, its context, its locks and its handles go at once.
+
+        A card that it had to itself is reset in the background.
+        """
+        self._waiting.pop(client, None)
+        self._contexts.pop(client.context, None)
+        for handle in list(client.handles.values()):
+            needs_reset = self._abandon(handle)
+            if needs_reset:
+                self._background.run(self._reset_after(handle.reader))
+
+    def establish_context(self, client: Client, scope: int) -> int:
+        """SCardEstablishContext. A second one on the same connection takes the place of the first."""
+        if scope not in _SCOPES:
+            raise PcscError(ReturnCode.E_INVALID_VALUE)
+        self._contexts.pop(client.context, None)
+        client.context = new_identifier(self._contexts)
+        self._contexts[client.context] = client
+        return client.context
+
+    async def release_context(self, client: Client, context: int) -> None:
+        """SCardReleaseContext: closes the handles too; a card held by one of them is reset."""
+        self._check_context(client, context)
+        self._waiting.pop(client, None)
+        del self._contexts[context]
+        client.context = 0
+        for handle in list(client.handles.values()):
+            if self._abandon(handle):
+                await self._reset_after(handle.reader)
+
+    def _check_context(self, client: Client, context: int) -> None:
+        if client.context == 0:
+            raise PcscError(ReturnCode.E_INVALID_HANDLE)
+        if client.context != context:
+            raise PcscError(ReturnCode.E_INVALID_VALUE)
+
+    def _abandon(self, handle: Handle) -> bool:
+        """Close a handle without asking; True if the card must be reset after it."""
+        reader = handle.reader
+        held = reader.lock.holder is handle
+        self._forget(handle)
+        must_reset = held and handle.event is None and not reader.is_gone
+        if must_reset:
+            reader.mark_handles(ReturnCode.W_RESET_CARD)
+        reader.remove_handle(handle)
+        return must_reset
+
+    async def _reset_after(self, reader: Reader) -> None:
+        async with reader.commands:
+            if not reader.is_gone and reader.has_card:
+                try:
+                    await reader.reset(cold=False)
+                except DriverError:
+                    return  # said in the log and shown in the state word
+
+    # --- waiting for changes ------------------------------------------------------------------
+
+    def readers(self) -> tuple[ReaderStatus, ...]:
+        """What clients see of the readers; the same object until something changes."""
+        return self.roster.snapshot()
+
+    @property
+    def reader_events(self) -> int:
+        """How often readers came and went: 1 at the start, 1 again after 32,767."""
+        return self._reader_events
+
+    def wait(self, client: Client) -> None:
+        """``client.notify`` is to be called at the next change."""
+        self._waiting[client] = None
+
+    def stop_waiting(self, client: Client) -> bool:
+        """False if the client was not waiting (any more): then it has been notified."""
+        return self._waiting.pop(client, self) is None
+
+    def cancel(self, context: int) -> None:
+        """SCardCancel, from whatever connection. A context that does not wait is left alone."""
+        client = self._contexts.get(context)
+        if client is None:
+            raise PcscError(ReturnCode.E_INVALID_HANDLE)
+        if self.stop_waiting(client):
+            client.notify(ReturnCode.E_CANCELLED)
+
+    def _signal(self) -> None:
+        if self._waiting:
+            waiting, self._waiting = self._waiting, {}
+            for client in waiting:
+                client.notify(ReturnCode.SUCCESS)
+
+    # --- connections to a card ----------------------------------------------------------------
+
+    async def connect(
+        self, client: Client, context: int, name: str, share_mode: int, protocols: int
+    ) -> tuple[int, Protocol]:
+        """SCardConnect: the new handle and the active protocol.
+
+        Waits until another connection's transaction ends.
+        """
+        wanted = Protocol(protocols & _CHOOSABLE)
+        self._check_wanted(share_mode, wanted)
+        if share_mode not in _SHARE_MODES:
+            raise PcscError(ReturnCode.E_INVALID_VALUE)
+        reader = self.roster.find(name)
+        if reader is None:
+            raise PcscError(ReturnCode.E_UNKNOWN_READER)
+        reader.check_available()
+        if reader.is_exclusive:
+            raise PcscError(ReturnCode.E_SHARING_VIOLATION)
+        holder = reader.lock.holder
+        # A client cannot end its own transaction while it waits here, so it is let through.
+        if holder is not None and holder.client is not client:
+            await reader.lock.wait_until_free(None)
+        async with reader.commands:
+            if reader.is_gone:
+                raise PcscError(ReturnCode.E_READER_UNAVAILABLE)
+            reader.check_available()
+            if share_mode != ShareMode.DIRECT:
+                await reader.power_up()
+            try:
+                await self._negotiate(reader, share_mode, wanted)
+                self._check_room(client, reader, share_mode)
+                self._check_context(client, context)
+            except PcscError:
+                reader.let_rest()
+                raise
+            return self._open_handle(client, reader, share_mode).identifier, reader.protocol
+
+    def _check_wanted(self, share_mode: int, wanted: Protocol) -> None:
+        if share_mode != ShareMode.DIRECT and not wanted & _CHOOSABLE:
+            raise PcscError(ReturnCode.E_PROTO_MISMATCH)
+
+    async def _negotiate(self, reader: Reader, share_mode: int, wanted: Protocol) -> None:
+        if share_mode != ShareMode.DIRECT or Protocol.RAW in wanted:
+            await reader.negotiate(wanted)
+
+    def _check_room(self, client: Client, reader: Reader, share_mode: int) -> None:
+        if reader.is_exclusive or (share_mode == ShareMode.EXCLUSIVE and reader.handles):
+            raise PcscError(ReturnCode.E_SHARING_VIOLATION)
+        if len(reader.handles) >= self.settings.handles_per_reader:
+            raise PcscError(ReturnCode.F_INTERNAL_ERROR)
+        if len(client.handles) >= self.settings.handles_per_client:
+            raise PcscError(ReturnCode.E_NO_MEMORY)
+
+    def _open_handle(self, client: Client, reader: Reader, share_mode: int) -> Handle:
+        handle = Handle(new_identifier(self._handles), client, reader)
+        self._handles[handle.identifier] = handle
+        client.handles[handle.identifier] = handle
+        reader.add_handle(handle, exclusive=share_mode == ShareMode.EXCLUSIVE)
+        return handle
+
+    async def reconnect(
+        self, client: Client, card: int, share_mode: int, protocols: int, initialization: int
+    ) -> Protocol:
+        """SCardReconnect: the active protocol. Forgets a reset or removal that the handle was told of."""
+        handle = self._handle(client, card)
+        reader = handle.reader
+        wanted = Protocol(protocols & _CHOOSABLE)
+        if initialization not in (Disposition.LEAVE, Disposition.RESET, Disposition.UNPOWER):
+            raise PcscError(ReturnCode.E_INVALID_VALUE)
+        if share_mode not in _SHARE_MODES:
+            raise PcscError(ReturnCode.E_INVALID_VALUE)
+        self._check_wanted(share_mode, wanted)
+        reader.check_available()
+        await self._await_lock(handle)
+        async with reader.commands:
+            reader.check_available()
+            if initialization == Disposition.LEAVE:
+                await self._continue_card(reader, share_mode)
+            else:
+                await self._restart_card(reader, cold=initialization == Disposition.UNPOWER)
+            await self._negotiate(reader, share_mode, wanted)
+            if share_mode != ShareMode.DIRECT:
+                reader.use_card()
+            if share_mode != ShareMode.EXCLUSIVE:
+                reader.make_shared(handle)
+            elif not reader.is_exclusive:
+                if len(reader.handles) != 1:
+                    raise PcscError(ReturnCode.E_SHARING_VIOLATION)
+                reader.make_exclusive(handle)
+            handle.event = None
+            return reader.protocol
+
+    async def _continue_card(self, reader: Reader, share_mode: int) -> None:
+        if ReaderState.ABSENT in reader.state:
+            raise PcscError(ReturnCode.E_NO_SMARTCARD)
+        if ReaderState.SWALLOWED in reader.state:
+            raise PcscError(ReturnCode.W_UNRESPONSIVE_CARD)
+        if share_mode != ShareMode.DIRECT:
+            await reader.power_up()
+
+    async def _restart_card(self, reader: Reader, *, cold: bool) -> None:
+        reader.mark_handles(ReturnCode.W_RESET_CARD)
+        try:
+            await reader.reset(cold=cold)
+        except DriverError as error:
+            no_card = error.reason is Reason.NO_CARD
+            code = ReturnCode.E_NO_SMARTCARD if no_card else ReturnCode.W_UNRESPONSIVE_CARD
+            raise PcscError(code) from error
+
+    async def disconnect(self, client: Client, card: int, disposition: int) -> None:
+        """SCardDisconnect. Once the disposition is valid it succeeds, whatever the card does."""
+        handle = self._handle(client, card)
+        reader = handle.reader
+        if disposition not in _DISPOSITIONS:
+            raise PcscError(ReturnCode.E_INVALID_VALUE)
+        touches_card = disposition in (Disposition.RESET, Disposition.UNPOWER)
+        if disposition != Disposition.LEAVE and reader.lock.is_held_by_other(handle):
+            holder = reader.lock.holder
+            if holder is not None and holder.client is client:
+                raise PcscError(ReturnCode.E_SHARING_VIOLATION)
+            await reader.lock.wait_until_free(None)
+        try:
+            if touches_card and not reader.is_gone:
+                reader.mark_handles(ReturnCode.W_RESET_CARD)
+                async with reader.commands:
+                    await self._dispose_of_card(reader, disposition)
+        finally:
+            self._forget(handle)
+            reader.remove_handle(handle)
+
+    async def _dispose_of_card(self, reader: Reader, disposition: int) -> None:
+        if reader.is_gone:
+            return
+        try:
+            if disposition == Disposition.RESET:
+                await reader.reset(cold=False)
+            else:
+                await reader.unpower()
+        except DriverError:
+            return  # said in the log and shown in the state word
+
+    def _forget(self, handle: Handle) -> None:
+        self._handles.pop(handle.identifier, None)
+        handle.client.handles.pop(handle.identifier, None)
+
+    # --- transactions -------------------------------------------------------------------------
+
+    async def begin_transaction(self, client: Client, card: int) -> None:
+        """SCardBeginTransaction: first come, first served."""
+        handle = self._handle(client, card)
+        reader = handle.reader
+        reader.check_available()
+        self._check_event(handle)
+        if reader.lock.try_acquire(handle):
+            return
+        holder = reader.lock.holder
+        if holder is not None and holder.client is client:
+            # The same connection cannot end that transaction before it has this answer.
+            raise PcscError(ReturnCode.E_SHARING_VIOLATION)
+        if not await reader.lock.acquire(handle, self.settings.transaction_bound):
+            raise PcscError(ReturnCode.E_SHARING_VIOLATION)
+        try:
+            reader.check_available()
+            self._check_event(handle)
+        except PcscError:
+            reader.lock.release(handle)
+            raise
+
+    async def end_transaction(self, client: Client, card: int, disposition: int) -> None:
+        """SCardEndTransaction. The transaction ends also when the card action fails."""
+        handle = self._handle(client, card)
+        reader = handle.reader
+        if disposition not in _DISPOSITIONS:
+            raise PcscError(ReturnCode.E_INVALID_VALUE)
+        if reader.is_gone:
+            raise PcscError(ReturnCode.E_INVALID_VALUE)
+        self._check_event(handle)
+        is_foreign = reader.lock.is_held_by_other(handle)
+        if disposition != Disposition.LEAVE and is_foreign:
+            raise PcscError(ReturnCode.E_SHARING_VIOLATION)
+        failure: PcscError | None = None
+        if disposition in (Disposition.RESET, Disposition.UNPOWER):
+            failure = await self._end_with_reset(reader, cold=disposition == Disposition.UNPOWER)
+        elif disposition == Disposition.EJECT:
+            failure = PcscError(ReturnCode.E_UNSUPPORTED_FEATURE)
+        if is_foreign:
+            raise PcscError(ReturnCode.E_SHARING_VIOLATION)
+        if not reader.release(handle) and failure is None:
+            failure = PcscError(ReturnCode.E_NOT_TRANSACTED)
+        if failure is not None:
+            raise failure
+
+    async def _end_with_reset(self, reader: Reader, *, cold: bool) -> PcscError | None:
+        try:
+            async with reader.commands:
+                reader.check_available()
+                await reader.reset(cold=cold)
+        except DriverError as error:
+            return results.translate(results.POWER, error)
+        except PcscError as error:
+            return error
+        finally:
+            reader.mark_handles(ReturnCode.W_RESET_CARD)
+        return None
+
+    # --- using a card -------------------------------------------------------------------------
+
+    async def status(self, client: Client, card: int) -> None:
+        """SCardStatus: only says if the handle is in order; the rest is in ``readers()``."""
+        handle = self._handle(client, card)
+        if handle.reader.is_gone:
+            raise PcscError(ReturnCode.E_INVALID_VALUE)
+        await self._await_lock(handle)
+        self._check_event(handle)
+        handle.reader.check_available()
+
+    async def transmit(
+        self, client: Client, card: int, protocol: int, apdu: bytes, room: int
+    ) -> tuple[Protocol, bytes]:
+        """SCardTransmit: the protocol used, and the response of at most ``room`` bytes."""
+        handle = self._handle(client, card)
+        reader = handle.reader
+        if reader.is_gone:
+            raise PcscError(ReturnCode.E_INVALID_VALUE)
+        await self._await_lock(handle)
+        async with reader.commands:
+            reader.check_available()
+            self._check_event(handle)
+            used = Protocol.RAW
+            if protocol != Protocol.RAW:
+                used = reader.protocol
+                if not reader.has_card:
+                    raise PcscError(ReturnCode.E_NO_SMARTCARD)
+                if protocol not in (used, Protocol.ANY_OLD):
+                    raise PcscError(ReturnCode.E_PROTO_MISMATCH)
+            try:
+                response = await reader.transmit(used, apdu)
+            except DriverError as error:
+                if error.reason is Reason.NO_CARD:
+                    reader.card_is_missing()
+                self._log_failure(handle, "SCardTransmit", error)
+                raise results.translate(results.TRANSMIT, error) from error
+        self._check_fits(response, room)
+        return used, response
+
+    async def control(self, client: Client, card: int, code: int, data: bytes, room: int) -> bytes:
+        """SCardControl: a command to the reader; needs no card and is not concerned by resets."""
+        handle = self._handle(client, card)
+        reader = handle.reader
+        self._check_idle(handle)
+        async with reader.commands:
+            reader.check_available()
+            try:
+                response = await reader.control(code, data)
+            except DriverError as error:
+                self._log_failure(handle, f"SCardControl 0x{code:08X}", error)
+                raise results.translate(results.CONTROL, error) from error
+        self._check_fits(response, room)
+        return response
+
+    async def get_attrib(self, client: Client, card: int, attribute: int, room: int) -> bytes:
+        """SCardGetAttrib. The names of the reader are known here, unless the driver knows better."""
+        handle = self._handle(client, card)
+        reader = handle.reader
+        self._check_idle(handle)
+        async with reader.commands:
+            reader.check_available()
+            self._check_event(handle)
+            try:
+                value = await reader.get_attribute(attribute)
+            except DriverError as error:
+                if error.reason is not Reason.UNKNOWN_ATTRIBUTE or attribute not in (
+                    Attribute.DEVICE_FRIENDLY_NAME,
+                    Attribute.DEVICE_SYSTEM_NAME,
+                ):
+                    raise results.translate(results.GET_ATTRIBUTE, error) from error
+                value = reader.name.encode("utf-8", "surrogateescape") + b"\0"
+        self._check_fits(value, room)
+        return value
+
+    async def set_attrib(self, client: Client, card: int, attribute: int, value: bytes) -> None:
+        """SCardSetAttrib."""
+        handle = self._handle(client, card)
+        reader = handle.reader
+        self._check_idle(handle)
+        async with reader.commands:
+            reader.check_available()
+            self._check_event(handle)
+            try:
+                await reader.set_attribute(attribute, value)
+            except DriverError as error:
+                raise results.translate(results.SET_ATTRIBUTE, error) from error
+
+    # --- checks -------------------------------------------------------------------------------
+
+    def _handle(self, client: Client, card: int) -> Handle:
+        try:
+            return client.handles[card]
+        except KeyError:
+            raise UnknownHandleError(f"card handle 0x{card & 0xFFFFFFFF:08X} is not its own") from None
+
+    def _check_event(self, handle: Handle) -> None:
+        if handle.event is not None:
+            raise PcscError(handle.event)
+
+    def _check_idle(self, handle: Handle) -> None:
+        """For calls that the client library does not repeat: no waiting for another's transaction."""
+        if handle.reader.is_gone:
+            raise PcscError(ReturnCode.E_INVALID_VALUE)
+        if handle.reader.lock.is_held_by_other(handle):
+            raise PcscError(ReturnCode.E_SHARING_VIOLATION)
+
+    async def _await_lock(self, handle: Handle) -> None:
+        """Wait a little for another's transaction; the client library repeats the call."""
+        lock = handle.reader.lock
+        if lock.holder is None or lock.holder is handle:
+            return
+        if lock.holder.client is handle.client or not await lock.wait_until_free(self.settings.busy_bound):
+            raise PcscError(ReturnCode.E_SHARING_VIOLATION)
+
+    def _check_fits(self, response: bytes, room: int) -> None:
+        if len(response) > room:
+            raise InsufficientBufferError(len(response))
+
+    def _log_failure(self, handle: Handle, call: str, error: DriverError) -> None:
+        log.warning("%s: %s by %s failed: %s", handle.reader.name, call, handle.client.label, error)
+
+    async def close(self) -> None:
+        """The daemon stops: wait until nothing runs in the background any more."""
+        self._background.cancel()
+        await self._background.drain()

@@ -1,0 +1,406 @@
+"""One slot as clients see it: state, card, power, and who uses it.
+
+The power of a card follows ``pcscd``: it is powered when it is inserted, stays so while a handle
+uses it, and is powered down some seconds after the last one. The state word and the ATR keep
+saying "powered" then, because the next connection powers the card again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from pypcscd import atr
+from pypcscd.driver import DriverError, Presence, Reason, Slot
+from pypcscd.eager import Background, Bounded
+from pypcscd.manager.handles import Handle
+from pypcscd.manager.lock import TransactionLock
+from pypcscd.manager.settings import Settings
+from pypcscd.scard import PcscError, Protocol, ReaderState, ReaderStatus, ReturnCode
+
+T = TypeVar("T")
+
+log = logging.getLogger("pypcscd.reader")
+
+_CARD_READY = ReaderState.PRESENT | ReaderState.POWERED | ReaderState.NEGOTIABLE
+_CARD_MUTE = ReaderState.PRESENT | ReaderState.SWALLOWED
+
+
+class Reader:
+    """A reader with one slot.
+
+    ``commands`` is the queue in front of the card: whoever talks to the slot holds it, and the
+    methods that do so say so.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        slot: Slot,
+        settings: Settings,
+        background: Background,
+        *,
+        touched: Callable[[], None],
+        signal: Callable[[], None],
+    ) -> None:
+        """``touched``: what clients see has changed. ``signal``: waiting clients shall be told too."""
+        self.name = name
+        self.slot = slot
+        self.commands = asyncio.Lock()
+        self.lock: TransactionLock[Handle] = TransactionLock(settings.retry_window)
+        self.handles: set[Handle] = set()
+        self.is_exclusive = False
+        #: the device is gone for good; only handles of old clients still know this object
+        self.is_gone = False
+        self.state = ReaderState.ABSENT
+        self.atr = b""
+        self.protocol = Protocol.UNDEFINED
+        self.event_counter = 0
+        self._settings = settings
+        self._background = background
+        self._touched = touched
+        self._signal = signal
+        self._is_powered = False
+        self._is_in_use = False
+        self._power_timer: asyncio.TimerHandle | None = None
+        #: the presence that clients were last told of; the state word alone may already know better
+        self._told_presence = Presence.ABSENT
+        #: grows with each change of presence, so that a command knows if its card was taken away
+        self._presence_generation = 0
+        self._is_announced = False
+
+    # --- what clients see -------------------------------------------------------------------
+
+    @property
+    def status(self) -> ReaderStatus:
+        sharing = -1 if self.is_exclusive else len(self.handles)
+        return ReaderStatus(self.name, self.event_counter, self.state, sharing, self.atr, self.protocol)
+
+    @property
+    def has_card(self) -> bool:
+        return ReaderState.PRESENT in self.state
+
+    def check_available(self) -> None:
+        """Raise INVALID_VALUE if the reader is gone and READER_UNAVAILABLE if it does not work."""
+        if self.is_gone:
+            raise PcscError(ReturnCode.E_INVALID_VALUE)
+        if ReaderState.UNKNOWN in self.state:
+            raise PcscError(ReturnCode.E_READER_UNAVAILABLE)
+
+    def _show(self, state: ReaderState, answer_to_reset: bytes) -> None:
+        """Publish a card state that is no event: waiting clients need not look."""
+        self.state = state
+        self.atr = answer_to_reset
+        self.protocol = Protocol.UNDEFINED
+        self._touched()
+
+    def _tell(self, presence: Presence, state: ReaderState, answer_to_reset: bytes) -> None:
+        """Publish that a card came or went, or that the reader fell silent."""
+        self._told_presence = presence
+        self._show(state, answer_to_reset)
+        if not self._is_announced:
+            return
+        if presence is not Presence.UNKNOWN:
+            self.event_counter = (self.event_counter + 1) & 0xFFFF
+        self._signal()
+
+    # --- handles ------------------------------------------------------------------------------
+
+    def add_handle(self, handle: Handle, *, exclusive: bool) -> None:
+        self.handles.add(handle)
+        if exclusive:
+            self.make_exclusive(handle)
+        else:
+            self._sharing_changed()
+
+    def remove_handle(self, handle: Handle) -> None:
+        """Forget a handle, its lock and its place in the queue; the last one frees the card's power."""
+        self.handles.discard(handle)
+        if self.is_exclusive and self.lock.holder is handle:
+            self.is_exclusive = False
+        self.lock.release_all(handle)
+        self.let_rest()
+        self._sharing_changed()
+
+    def make_exclusive(self, handle: Handle) -> None:
+        """Exclusive access is a transaction that cannot be ended by SCardEndTransaction."""
+        self.is_exclusive = self.lock.try_acquire(handle)
+        self._sharing_changed()
+
+    def make_shared(self, handle: Handle) -> None:
+        if self.is_exclusive:
+            self.is_exclusive = False
+            self.lock.release(handle)
+            self._sharing_changed()
+
+    def release(self, handle: Handle) -> bool:
+        """End one transaction of the handle; False if there is none."""
+        return self.lock.release(handle, floor=1 if self.is_exclusive else 0)
+
+    def mark_handles(self, event: ReturnCode) -> None:
+        """Note a reset or removal for every handle, to be told at its next call."""
+        for handle in self.handles:
+            handle.event = event
+
+    def _sharing_changed(self) -> None:
+        self._touched()
+        self._signal()
+
+    # --- life ---------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take over the slot and power the card that is in it, within a bounded time."""
+        self.slot.presence_changed = self._presence_changed
+        if self.slot.presence is Presence.UNKNOWN:
+            self._tell(Presence.UNKNOWN, ReaderState.UNKNOWN, b"")
+        elif self.slot.presence is Presence.PRESENT:
+            first = asyncio.ensure_future(self._follow_insertion(self._presence_generation))
+            self._background.adopt(first)
+            bound = self._settings.announce_bound
+            await asyncio.wait((first,), timeout=bound)
+            if not first.done():
+                log.warning(
+                    "%s: the card has not answered within %.0f s; the reader is announced without it",
+                    self.name,
+                    bound,
+                )
+        self._is_announced = True
+
+    def retire(self) -> None:
+        """The device is gone or given up: no command reaches the slot from now on."""
+        self.is_gone = True
+        self._presence_generation += 1
+        self._cancel_power_down()
+        self.mark_handles(ReturnCode.W_REMOVED_CARD)
+        self.lock.abandon()
+
+    async def power_off(self) -> None:
+        """Cut the card's power before the slot is closed, within a bounded time. Never raises."""
+        self._cancel_power_down()
+        if not self._is_powered:
+            return
+        self._is_powered = False
+        try:
+            await Bounded(self._power_off_now(), self._settings.retire_bound, self._timed_out)
+        except DriverError as error:
+            if error.reason is not Reason.NO_DEVICE:
+                log.warning("%s: the card could not be powered off: %s", self.name, error)
+
+    async def _power_off_now(self) -> None:
+        async with self.commands:
+            await self.slot.power_off()
+
+    # --- cards come and go --------------------------------------------------------------------
+
+    def _presence_changed(self, presence: Presence) -> None:
+        if self.is_gone:
+            return
+        self._presence_generation += 1
+        if presence is Presence.PRESENT:
+            self._background.run(self._follow_insertion(self._presence_generation))
+        elif presence is Presence.ABSENT:
+            self._card_removed()
+        else:
+            log.warning("%s: the reader does not answer any more", self.name)
+            self._lose_power()
+            self._tell(Presence.UNKNOWN, ReaderState.UNKNOWN, b"")
+
+    def _card_removed(self) -> None:
+        self._lose_power()
+        if self._told_presence is Presence.ABSENT:
+            return
+        log.info("%s: card removed", self.name)
+        self.mark_handles(ReturnCode.W_REMOVED_CARD)
+        self._tell(Presence.ABSENT, ReaderState.ABSENT, b"")
+
+    async def _follow_insertion(self, generation: int) -> None:
+        """Power a new card; it is shown only together with its ATR."""
+        async with self.commands:
+            if generation != self._presence_generation:
+                return
+            state, answer = _CARD_MUTE, b""
+            try:
+                answer = await self._run(self.slot.power_on(), self.slot.command_deadline)
+                state = _CARD_READY
+            except DriverError as error:
+                log.warning("%s: the card could not be powered: %s", self.name, error)
+            if generation != self._presence_generation:
+                return
+            log.info("%s: card inserted, ATR %s", self.name, answer.hex(" ").upper() or "none")
+            self._is_powered = state is _CARD_READY
+            self._is_in_use = False
+            self._tell(Presence.PRESENT, state, answer)
+            self._schedule_power_down()
+
+    # --- commands to the card; the caller holds ``commands`` -----------------------------------
+
+    async def _run(self, command: Coroutine[Any, Any, T], deadline: float) -> T:
+        return await Bounded(command, deadline, self._timed_out)
+
+    async def power_up(self) -> None:
+        """Make the card ready for a connection. Raises NO_SMARTCARD or W_UNPOWERED_CARD."""
+        if not self.has_card:
+            raise PcscError(ReturnCode.E_NO_SMARTCARD)
+        if not self._is_powered:
+            try:
+                answer = await self._run(self.slot.power_on(), self.slot.command_deadline)
+            except DriverError as error:
+                log.warning("%s: the card could not be powered: %s", self.name, error)
+                self._show(_CARD_MUTE, b"")
+                raise PcscError(ReturnCode.W_UNPOWERED_CARD) from error
+            self._is_powered = True
+            self._show(_CARD_READY, answer)
+        if ReaderState.POWERED not in self.state:
+            raise PcscError(ReturnCode.W_UNPOWERED_CARD)
+        self.use_card()
+
+    def use_card(self) -> None:
+        """A connection uses the card: keep its power until the last handle is gone."""
+        self._is_in_use = True
+        self._cancel_power_down()
+
+    def let_rest(self) -> None:
+        """A connection did not come about: if nobody else uses the card, its power is not needed."""
+        if not self.handles:
+            self._is_in_use = False
+            self._schedule_power_down()
+
+    async def reset(self, *, cold: bool) -> None:
+        """Reset the card, or power it down and up again. Raises DriverError; the state is shown."""
+        self._cancel_power_down()
+        self.protocol = Protocol.UNDEFINED
+        try:
+            if cold:
+                await self._power_down_quietly()
+                answer = await self._run(self.slot.power_on(), self.slot.command_deadline)
+            else:
+                answer = await self._run(self.slot.reset(), self.slot.command_deadline)
+        except DriverError as error:
+            self._fail_card(error)
+            raise
+        self._is_powered = True
+        self._show(_CARD_READY, answer)
+        self._schedule_power_down()
+
+    async def unpower(self) -> None:
+        """Power the card down until it is connected again. Raises DriverError."""
+        self._cancel_power_down()
+        try:
+            await self._run(self.slot.power_off(), self.slot.command_deadline)
+        except DriverError as error:
+            self._fail_card(error)
+            raise
+        finally:
+            self._is_powered = False
+        self._show(ReaderState.PRESENT, self.atr)
+
+    def _fail_card(self, error: DriverError) -> None:
+        log.warning("%s: the card could not be reset: %s", self.name, error)
+        self._is_powered = False
+        if self.has_card:
+            state = ReaderState.ABSENT if error.reason is Reason.NO_CARD else _CARD_MUTE
+            self._show(state, b"")
+
+    async def negotiate(self, wanted: Protocol) -> None:
+        """Agree on one of the wanted protocols, unless one is in force: then it must be among them.
+
+        T=1 comes first. Raises PROTO_MISMATCH or W_UNRESPONSIVE_CARD.
+        """
+        if Protocol.RAW in wanted:
+            self._select(Protocol.RAW)
+            return
+        if self.protocol is not Protocol.UNDEFINED:
+            if not wanted & self.protocol:
+                raise PcscError(ReturnCode.E_PROTO_MISMATCH)
+            return
+        if Protocol.ANY_OLD in wanted:
+            wanted = Protocol.T0 | Protocol.T1
+        try:
+            card = atr.parse(self.atr)
+        except ValueError as error:
+            log.warning("%s: no protocol can be chosen: %s", self.name, error)
+            raise PcscError(ReturnCode.E_PROTO_MISMATCH) from None
+        wanted &= card.protocols & (Protocol.T0 | Protocol.T1)
+        if not wanted:
+            raise PcscError(ReturnCode.E_PROTO_MISMATCH)
+        chosen = Protocol.T1 if Protocol.T1 in wanted else Protocol.T0
+        try:
+            try:
+                await self._set_protocol(chosen)
+            except DriverError as error:
+                if error.reason is not Reason.PROTOCOL_UNSUPPORTED or wanted == card.default_protocol:
+                    raise
+                if card.default_protocol not in wanted:
+                    raise PcscError(ReturnCode.E_PROTO_MISMATCH) from error
+                chosen = card.default_protocol
+                await self._set_protocol(chosen)
+        except DriverError as error:
+            if error.reason is not Reason.NOT_SUPPORTED:
+                log.warning("%s: the card refuses the protocol: %s", self.name, error)
+                raise PcscError(ReturnCode.W_UNRESPONSIVE_CARD) from error
+            chosen = card.default_protocol
+        self._select(chosen)
+
+    async def _set_protocol(self, protocol: Protocol) -> None:
+        await self._run(self.slot.set_protocol(protocol), self.slot.command_deadline)
+
+    def _select(self, protocol: Protocol) -> None:
+        self.protocol = protocol
+        self._touched()
+
+    async def transmit(self, protocol: Protocol, apdu: bytes) -> bytes:
+        """One exchange with the card. Raises DriverError."""
+        return await self._run(self.slot.transmit(protocol, apdu), self.slot.transmit_deadline)
+
+    async def control(self, code: int, data: bytes) -> bytes:
+        """One command to the reader. Raises DriverError."""
+        return await self._run(self.slot.control(code, data), self.slot.transmit_deadline)
+
+    async def get_attribute(self, attribute: int) -> bytes:
+        return await self._run(self.slot.get_attribute(attribute), self.slot.command_deadline)
+
+    async def set_attribute(self, attribute: int, value: bytes) -> None:
+        await self._run(self.slot.set_attribute(attribute, value), self.slot.command_deadline)
+
+    def card_is_missing(self) -> None:
+        """A command found no card. The removal itself is reported by the driver."""
+        self.state = ReaderState.ABSENT
+        self._touched()
+
+    def _timed_out(self) -> DriverError:
+        return DriverError(Reason.TIMEOUT, "the command was given up")
+
+    # --- power of an unused card --------------------------------------------------------------
+
+    def _schedule_power_down(self) -> None:
+        self._cancel_power_down()
+        delay = self._settings.power_down_delay
+        if delay is None or not self._is_powered or self._is_in_use or self.is_gone:
+            return
+        loop = asyncio.get_running_loop()
+        self._power_timer = loop.call_later(delay, self._background.run_later, self._power_down_unused)
+
+    def _cancel_power_down(self) -> None:
+        if self._power_timer is not None:
+            self._power_timer.cancel()
+            self._power_timer = None
+
+    def _lose_power(self) -> None:
+        self._is_powered = False
+        self._cancel_power_down()
+
+    async def _power_down_unused(self) -> None:
+        self._power_timer = None
+        async with self.commands:
+            if self._is_in_use or not self._is_powered or self.is_gone:
+                return
+            log.debug("%s: nobody uses the card; it is powered down", self.name)
+            self._is_powered = False
+            self._select(Protocol.UNDEFINED)
+            await self._power_down_quietly()
+
+    async def _power_down_quietly(self) -> None:
+        try:
+            await self._run(self.slot.power_off(), self.slot.command_deadline)
+        except DriverError as error:
+            log.warning("%s: the card could not be powered down: %s", self.name, error)

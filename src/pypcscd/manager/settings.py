@@ -1,0 +1,25 @@
+"""What an administrator may change in the manager."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Limits and delays; delays in seconds."""
+
+    #: card handles that may be open on one reader
+    handles_per_reader: int = 200
+    #: card handles that one client may have
+    handles_per_client: int = 200
+    #: an unused card is powered down after this long; None: never
+    power_down_delay: float | None = 5.0
+    #: how long SCardBeginTransaction waits for another's transaction before the client asks again
+    transaction_bound: float = 0.5
+    #: the same for SCardTransmit, SCardStatus and SCardReconnect
+    busy_bound: float = 0.1
+    #: for how long a client that was told to ask again keeps its place in the queue
+    retry_window: float = 0.3
+    #: how long a new reader may take to power its card before it is announced without it
+    announce_bound: float = 2.0
+    #: how long a card may take to power off when its reader is given up
+    retire_bound: float = 2.0

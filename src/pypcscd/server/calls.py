@@ -1,0 +1,239 @@
+"""From messages to calls of the manager, and back: one method for each command.
+
+Each returns the bytes of the answer. A call that fails raises PcscError; ``refusal`` makes the
+answer of it.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+from pypcscd.manager.handles import Client, InsufficientBufferError
+from pypcscd.manager.manager import Manager
+from pypcscd.protocol.connection import Request, ServerConnection
+from pypcscd.protocol.dialects import DIALECTS, NEWEST, Codec, WaitAnswer
+from pypcscd.protocol.messages import (
+    Attribute,
+    BeginTransaction,
+    Cancel,
+    Command,
+    Connect,
+    Control,
+    Disconnect,
+    EndTransaction,
+    EstablishContext,
+    Message,
+    ReaderEvents,
+    Reconnect,
+    ReleaseContext,
+    StatesSize,
+    Status,
+    Transmit,
+    Version,
+    Waiting,
+)
+from pypcscd.scard import PcscError, ReaderStatus, ReturnCode
+
+
+class TableCache:
+    """The reader table as bytes, made once per change for each layout in use."""
+
+    def __init__(self) -> None:
+        self._tables: dict[tuple[Codec, int | None], tuple[tuple[ReaderStatus, ...], bytes]] = {}
+
+    def get(self, codec: Codec, readers: tuple[ReaderStatus, ...], size: int | None) -> bytes:
+        """``size``: the fixed number of records, or None for as many as there are readers."""
+        known = self._tables.get((codec, size))
+        if known is not None and known[0] is readers:
+            return known[1]
+        table = codec.encode_records(readers) if size is None else codec.encode_table(readers, size)
+        self._tables[codec, size] = readers, table
+        return table
+
+
+class Calls:
+    """The calls of one connection."""
+
+    def __init__(
+        self, manager: Manager, client: Client, connection: ServerConnection, tables: TableCache
+    ) -> None:
+        self._manager = manager
+        self._client = client
+        self._connection = connection
+        self._tables = tables
+        #: what READERS_STATE_SIZE counted, for the READERS_STATE_ARRAY that follows it
+        self._counted: tuple[ReaderStatus, ...] | None = None
+        self._methods: dict[Command, Callable[[Request], Awaitable[bytes]]] = {
+            Command.ESTABLISH_CONTEXT: self._establish_context,
+            Command.RELEASE_CONTEXT: self._release_context,
+            Command.CONNECT: self._connect,
+            Command.RECONNECT: self._reconnect,
+            Command.DISCONNECT: self._disconnect,
+            Command.BEGIN_TRANSACTION: self._begin_transaction,
+            Command.END_TRANSACTION: self._end_transaction,
+            Command.TRANSMIT: self._transmit,
+            Command.CONTROL: self._control,
+            Command.STATUS: self._status,
+            Command.CANCEL: self._cancel,
+            Command.GET_ATTRIB: self._get_attrib,
+            Command.SET_ATTRIB: self._set_attrib,
+            Command.VERSION: self._version,
+            Command.GET_READERS_STATE: self._get_readers_state,
+            Command.WAIT_READER_STATE_CHANGE: self._wait,
+            Command.STOP_WAITING_READER_STATE_CHANGE: self._stop_waiting,
+            Command.GET_READER_EVENTS: self._get_reader_events,
+            Command.READERS_STATE_SIZE: self._readers_state_size,
+            Command.READERS_STATE_ARRAY: self._readers_state_array,
+        }
+
+    async def answer(self, request: Request) -> bytes:
+        """Carry out a request. Raises UnknownHandleError for a card handle of somebody else."""
+        try:
+            return await self._methods[request.command](request)
+        except PcscError as error:
+            return self.refusal(request, error)
+
+    def refusal(self, request: Request, error: PcscError) -> bytes:
+        """The answer that says no: the request with the return code, and how much room it takes."""
+        body = cast(Message, request.body)
+        needed = error.needed if isinstance(error, InsufficientBufferError) else 0
+        if isinstance(body, Transmit):
+            body = body._replace(receive_length=needed)
+        elif isinstance(body, Control):
+            body = body._replace(returned=needed)
+        elif isinstance(body, Attribute) and needed:
+            body = body._replace(length=needed)
+        # every body that can be refused ends in rv
+        return self._connection.reply(body._replace(rv=error.code))  # type: ignore[call-arg]
+
+    # --- contexts and connections -------------------------------------------------------------
+
+    async def _version(self, request: Request) -> bytes:
+        body = cast(Version, request.body)
+        dialect = DIALECTS.get((body.major, body.minor))
+        if dialect is None:
+            # clients from pcsc-lite 2.4.1 on try again with the version that we name
+            return self._connection.reply(Version(*NEWEST.version, ReturnCode.E_SERVICE_STOPPED))
+        self._connection.select_dialect(dialect)
+        return self._connection.reply(body._replace(rv=ReturnCode.SUCCESS))
+
+    async def _establish_context(self, request: Request) -> bytes:
+        body = cast(EstablishContext, request.body)
+        context = self._manager.establish_context(self._client, body.scope)
+        return self._connection.reply(EstablishContext(body.scope, context))
+
+    async def _release_context(self, request: Request) -> bytes:
+        body = cast(ReleaseContext, request.body)
+        await self._manager.release_context(self._client, body.context)
+        return self._connection.reply(ReleaseContext(body.context))
+
+    async def _connect(self, request: Request) -> bytes:
+        body = cast(Connect, request.body)
+        card, protocol = await self._manager.connect(
+            self._client, body.context, body.reader_name, body.share_mode, body.preferred_protocols
+        )
+        return self._connection.reply(body._replace(card=card, active_protocol=protocol, rv=0))
+
+    async def _reconnect(self, request: Request) -> bytes:
+        body = cast(Reconnect, request.body)
+        protocol = await self._manager.reconnect(
+            self._client, body.card, body.share_mode, body.preferred_protocols, body.initialization
+        )
+        return self._connection.reply(body._replace(active_protocol=protocol, rv=0))
+
+    async def _disconnect(self, request: Request) -> bytes:
+        body = cast(Disconnect, request.body)
+        await self._manager.disconnect(self._client, body.card, body.disposition)
+        return self._connection.reply(Disconnect(body.card, body.disposition))
+
+    async def _begin_transaction(self, request: Request) -> bytes:
+        body = cast(BeginTransaction, request.body)
+        await self._manager.begin_transaction(self._client, body.card)
+        return self._connection.reply(BeginTransaction(body.card))
+
+    async def _end_transaction(self, request: Request) -> bytes:
+        body = cast(EndTransaction, request.body)
+        await self._manager.end_transaction(self._client, body.card, body.disposition)
+        return self._connection.reply(EndTransaction(body.card, body.disposition))
+
+    # --- using a card -------------------------------------------------------------------------
+
+    async def _transmit(self, request: Request) -> bytes:
+        body = cast(Transmit, request.body)
+        protocol, response = await self._manager.transmit(
+            self._client, body.card, body.send_protocol, request.data, body.receive_length
+        )
+        reply = Transmit(
+            body.card,
+            body.send_protocol,
+            body.send_pci_length,
+            body.send_length,
+            protocol,
+            body.receive_pci_length,
+            len(response),
+        )
+        return self._connection.reply(reply, response)
+
+    async def _control(self, request: Request) -> bytes:
+        body = cast(Control, request.body)
+        response = await self._manager.control(
+            self._client, body.card, body.code, request.data, body.receive_length
+        )
+        return self._connection.reply(body._replace(returned=len(response), rv=0), response)
+
+    async def _status(self, request: Request) -> bytes:
+        body = cast(Status, request.body)
+        await self._manager.status(self._client, body.card)
+        return self._connection.reply(Status(body.card))
+
+    async def _get_attrib(self, request: Request) -> bytes:
+        body = cast(Attribute, request.body)
+        value = await self._manager.get_attrib(self._client, body.card, body.identifier, body.length)
+        return self._connection.reply(body._replace(value=value, length=len(value), rv=0))
+
+    async def _set_attrib(self, request: Request) -> bytes:
+        body = cast(Attribute, request.body)
+        value = body.value[: body.length]
+        await self._manager.set_attrib(self._client, body.card, body.identifier, value)
+        return self._connection.reply(body._replace(rv=0))
+
+    # --- readers and their changes --------------------------------------------------------------
+
+    def _fixed_table(self) -> bytes:
+        size = self._connection.table_size
+        return self._tables.get(self._connection.codec, self._manager.readers(), size)
+
+    async def _get_readers_state(self, request: Request) -> bytes:
+        return self._connection.reply_readers(self._fixed_table())
+
+    async def _readers_state_size(self, request: Request) -> bytes:
+        self._counted = self._manager.readers()
+        return self._connection.reply(StatesSize(len(self._counted)))
+
+    async def _readers_state_array(self, request: Request) -> bytes:
+        # As many records as were counted, even if a reader has come or gone since: the client
+        # has made room for them and reads no more and no less.
+        readers = self._manager.readers() if self._counted is None else self._counted
+        self._counted = None
+        return self._connection.reply_readers(self._tables.get(self._connection.codec, readers, None))
+
+    async def _wait(self, request: Request) -> bytes:
+        # Registering and taking the table happen in the same turn of the event loop: a change
+        # is either in the table or wakes the client.
+        self._manager.wait(self._client)
+        if self._connection.dialect.wait_answer is WaitAnswer.TABLE:
+            return self._connection.reply_readers(self._fixed_table())
+        return self._connection.no_reply()
+
+    async def _stop_waiting(self, request: Request) -> bytes:
+        if self._manager.stop_waiting(self._client):
+            return self._connection.reply(Waiting())
+        # The event that has been sent, or is sent now, is taken for the answer.
+        return self._connection.no_reply()
+
+    async def _get_reader_events(self, request: Request) -> bytes:
+        return self._connection.reply(ReaderEvents(self._manager.reader_events))
+
+    async def _cancel(self, request: Request) -> bytes:
+        body = cast(Cancel, request.body)
+        self._manager.cancel(body.context)
+        return self._connection.reply(Cancel(body.context))

@@ -1,0 +1,102 @@
+"""One daemon per socket: its directory, its pid file, and what a dead daemon left behind."""
+
+import contextlib
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+
+class InstanceError(Exception):
+    """The socket cannot be had; the message says why and what to do."""
+
+
+class Instance:
+    """The right to serve a socket path: held from ``claim`` until ``release``.
+
+    The pid file stands beside the socket, with the suffix ``.pid``, and is locked for as long as the
+    daemon lives; its content is for people and scripts.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.pid_path = path.with_suffix(".pid")
+        self._lock = -1
+
+    def claim(self) -> None:
+        """Make sure that nobody serves this socket, and that nobody else will. Raises InstanceError."""
+        try:
+            self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._lock_pid_file()
+            self._check_socket()
+            os.ftruncate(self._lock, 0)
+            os.write(self._lock, f"{os.getpid()}\n".encode())
+        except OSError as error:
+            self._give_up()
+            raise InstanceError(
+                f"cannot serve {self.path}: {error.strerror or error}; "
+                "run as a user who may write there, or choose another path with --socket"
+            ) from error
+        except InstanceError:
+            self._give_up()
+            raise
+
+    def release(self) -> None:
+        """Remove the socket and the pid file."""
+        if self._lock < 0:
+            return
+        for path in (self.path, self.pid_path):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        self._unlock()
+
+    def _lock_pid_file(self) -> None:
+        while True:
+            self._lock = os.open(self.pid_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._unlock()
+                raise self._running() from None
+            # A daemon that was stopping may have removed the file between open and lock.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._lock), self.pid_path.stat()):
+                    return
+            self._unlock()
+
+    def _check_socket(self) -> None:
+        """Remove the socket of a daemon that has died; pcscd itself holds no lock, but answers."""
+        if not self.path.is_socket():
+            if self.path.exists():
+                raise InstanceError(
+                    f"{self.path} is not a socket; remove it, or choose another path with --socket"
+                )
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(str(self.path))
+            except ConnectionRefusedError:
+                self.path.unlink()
+                return
+        raise self._running()
+
+    def _running(self) -> InstanceError:
+        pid = ""
+        with contextlib.suppress(OSError):
+            pid = self.pid_path.read_text(errors="replace").strip("\0\n ")
+        who = f"a daemon (pid {pid})" if pid.isdecimal() else "a daemon"
+        return InstanceError(
+            f"{who} is already running on {self.path}; stop it first, or choose another path with --socket"
+        )
+
+    def _give_up(self) -> None:
+        """Leave everything as it was found: a pid file that is empty is the one just made."""
+        if self._lock >= 0 and os.fstat(self._lock).st_size == 0:
+            with contextlib.suppress(OSError):
+                self.pid_path.unlink()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1

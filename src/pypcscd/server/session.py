@@ -1,0 +1,166 @@
+"""One client: its socket, its requests in their order, and its end."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import cast
+
+from pypcscd import eager
+from pypcscd.manager.handles import UnknownHandleError
+from pypcscd.manager.manager import Manager
+from pypcscd.protocol.connection import RemoteProtocolError, Request, ServerConnection
+from pypcscd.scard import PcscError, ReturnCode
+from pypcscd.server.access import Peer
+from pypcscd.server.calls import Calls, TableCache
+
+log = logging.getLogger("pypcscd.session")
+
+#: bytes that a client may send ahead while its request is being carried out
+_READ_AHEAD = 256 * 1024
+
+
+class Session(asyncio.BufferedProtocol):
+    """A client's connection.
+
+    A request that needs no waiting is answered within ``buffer_updated``; one that must wait becomes
+    a task, and the client's further requests wait for it. A client that goes away, at any byte, is
+    forgotten at once, whatever it was doing.
+    """
+
+    def __init__(
+        self,
+        manager: Manager,
+        number: int,
+        receive_buffer: memoryview,
+        tables: TableCache,
+        ended: Callable[["Session"], None],
+    ) -> None:
+        """``number``: the how many-th connection this is. ``ended`` is called once, with this session.
+
+        ``receive_buffer`` may be shared by all sessions: it is emptied before anybody else's turn.
+        """
+        self._manager = manager
+        self._peer = Peer(number)
+        self._receive_buffer = receive_buffer
+        self._ended = ended
+        self._connection = ServerConnection()
+        self._client = manager.add_client(self._peer, self._notify)
+        self._calls = Calls(manager, self._client, self._connection, tables)
+        self._transport: asyncio.Transport | None = None
+        self._pending: asyncio.Task[bytes] | None = None
+        self._is_congested = False
+
+    # --- called by the event loop -------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._peer.identify(transport.get_extra_info("socket"))
+        log.debug("%s connected", self._peer)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._receive_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._connection.receive_data(self._receive_buffer[:nbytes])
+        if self._pending is None and not self._is_congested:
+            self._serve()
+        elif self._transport is not None and self._connection.buffered > _READ_AHEAD:
+            self._transport.pause_reading()
+
+    def pause_writing(self) -> None:
+        self._is_congested = True
+
+    def resume_writing(self) -> None:
+        self._is_congested = False
+        self._go_on()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end()
+
+    # --- requests -----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Send what is owed and hang up."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _go_on(self) -> None:
+        if self._transport is not None and self._pending is None and not self._is_congested:
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+            self._serve()
+
+    def _serve(self) -> None:
+        """Answer what has been received, as far as that can be done now."""
+        while self._pending is None and not self._is_congested and self._transport is not None:
+            try:
+                request = self._connection.next_request()
+            except RemoteProtocolError as error:
+                self._drop(f"it sent {error}")
+                return
+            if request is None:
+                return
+            self._begin(request)
+
+    def _begin(self, request: Request) -> None:
+        try:
+            outcome = eager.start(self._calls.answer(request))
+        except UnknownHandleError as error:
+            self._drop(f"{request.command.name}: {error}")
+        except Exception:
+            self._fail(request)
+        else:
+            if isinstance(outcome, asyncio.Task):
+                self._pending = outcome
+                outcome.add_done_callback(lambda task: self._complete(request, task))
+            elif self._transport is not None:
+                self._transport.write(outcome.value)
+
+    def _complete(self, request: Request, task: asyncio.Task[bytes]) -> None:
+        self._pending = None
+        if task.cancelled():
+            return
+        try:
+            answer = task.result()
+        except UnknownHandleError as error:
+            self._drop(f"{request.command.name}: {error}")
+        except Exception:
+            self._fail(request)
+        else:
+            if self._transport is not None:
+                self._transport.write(answer)
+                self._go_on()
+
+    def _notify(self, rv: ReturnCode) -> None:
+        if self._transport is not None:
+            self._transport.write(self._connection.event(rv))
+
+    # --- when things go wrong -----------------------------------------------------------------
+
+    def _drop(self, why: str) -> None:
+        log.warning("%s: connection closed because %s", self._peer, why)
+        if self._transport is not None:
+            self._transport.abort()
+            self._end()
+
+    def _end(self) -> None:
+        """Forget the client, now and once."""
+        if self._transport is None:
+            return
+        self._transport = None
+        if self._pending is not None:
+            self._pending.cancel()
+        self._manager.remove_client(self._client)
+        self._ended(self)
+        log.debug("%s disconnected", self._peer)
+
+    def _fail(self, request: Request) -> None:
+        """A defect of ours: this call fails, everything else goes on."""
+        log.exception("%s: %s failed inside the daemon; please report this", self._peer, request.command.name)
+        if self._transport is None:
+            return
+        if request.body is None:
+            self._drop("the daemon has no answer")
+            return
+        self._transport.write(self._calls.refusal(request, PcscError(ReturnCode.F_INTERNAL_ERROR)))
+        self._go_on()

@@ -1,0 +1,76 @@
+"""``pypcscd apdu``: send APDUs to a card and print the responses."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pypcscd.scard import PcscError, ReaderState, ReaderStatus
+from pypcscd.tools.client import Client, ClientError, default_socket
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="pypcscd apdu",
+        description="Send APDUs to a card, one after the other, and print the responses.",
+        epilog='example: pypcscd apdu --reader 0 "00 A4 04 00 0A A0 00 00 00 62 03 01 0C 06 01" 00000000',
+    )
+    parser.add_argument(
+        "--socket", metavar="PATH", type=Path, default=default_socket(), help="the daemon's socket"
+    )
+    parser.add_argument(
+        "-r",
+        "--reader",
+        metavar="NAME",
+        help="number or beginning of the name of a reader (the first with a card)",
+    )
+    parser.add_argument("apdus", metavar="HEX", type=_apdu, nargs="+", help="a command APDU")
+    options = parser.parse_args(arguments)
+    try:
+        client = Client(options.socket)
+        try:
+            _exchange(client, options.reader, options.apdus)
+        finally:
+            client.close()
+    except (ClientError, PcscError) as error:
+        print(f"pypcscd apdu: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _apdu(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text.replace(":", ""))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a row of hexadecimal bytes") from None
+
+
+def _exchange(client: Client, wanted: str | None, apdus: Sequence[bytes]) -> None:
+    reader = _choose(client.readers(), wanted)
+    with client.card(reader.name) as (card, protocol):
+        print(f"{reader.name} ({protocol.name})")
+        for apdu in apdus:
+            response = client.transmit(card, protocol, apdu)
+            print(f"> {apdu.hex(' ').upper()}\n< {_render(response)}", flush=True)
+
+
+def _choose(readers: Sequence[ReaderStatus], wanted: str | None) -> ReaderStatus:
+    if not readers:
+        raise ClientError("there is no reader")
+    if wanted is None:
+        return next((reader for reader in readers if ReaderState.PRESENT & reader.state), readers[0])
+    if wanted.isdecimal() and int(wanted) < len(readers):
+        return readers[int(wanted)]
+    for reader in readers:
+        if reader.name.startswith(wanted):
+            return reader
+    names = ", ".join(reader.name for reader in readers)
+    raise ClientError(f"there is no reader {wanted!r}; there are: {names}")
+
+
+def _render(response: bytes) -> str:
+    data, status = response[:-2], response[-2:].hex(" ").upper()
+    if not data:
+        return status
+    text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in data)
+    return f'{data.hex(" ").upper()} {status}  "{text}"'
