@@ -47,10 +47,13 @@ def check_file(path: str) -> None:
         raise LibraryError(
             f"there is no driver library {path}; install the driver or correct the path"
         ) from None
+    except PermissionError:
+        raise LibraryError(
+            f"the driver library {path} may not be read; the user that the daemon runs as needs read access"
+        ) from None
     except OSError as error:
         raise LibraryError(
-            f"cannot read the driver library {path}: {error.strerror};"
-            " the user that the daemon runs as needs read access to it"
+            f"cannot read the driver library {path}: {error.strerror}; correct the path"
         ) from None
     if (objection := elf.objection(header, elf.own_header())) is not None:
         raise LibraryError(f"{path} {objection}; install the driver that was built for this system")

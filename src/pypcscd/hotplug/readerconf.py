@@ -32,7 +32,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
-_NUMBER = re.compile(r"(?P<hexadecimal>0[xX][0-9A-Fa-f]+)|(?P<octal>0[0-7]*)|(?P<decimal>[1-9][0-9]*)", re.ASCII)
+_NUMBER = re.compile(r"(?P<hexadecimal>0[xX][0-9A-Fa-f]+)|(?P<octal>0[0-7]*)|(?P<decimal>[1-9][0-9]*)")
 _BASES = {"hexadecimal": 16, "octal": 8, "decimal": 10}
 
 
@@ -89,11 +89,11 @@ def _key_and_value(line: str) -> tuple[str, str] | None:
         raise _LineError(f'expected one of {", ".join(_KEYS)}, found "{key}"; correct the line or remove it')
     for kind, text in tokens:
         if kind == "open_quote":
-            raise _LineError(f"the value of {key} begins with a quote that does not end; add the other one", key)
+            raise _LineError(f"the value of {key} begins with a quote but does not end with one; add it", key)
         if kind == "other":
             raise _LineError(f'the character "{text}" may not stand in {key}; put the value in quotes', key)
     if len(tokens) != 1:
-        reason = "has no value on its line; add one" if not tokens else "has several values; put quotes around"
+        reason = "has several values; put quotes around" if tokens else "has no value on its line; add one"
         raise _LineError(f"{key} {reason}", key)
     if not tokens[0][1]:
         raise _LineError(f"{key} is empty; give it a value", key)
@@ -106,6 +106,13 @@ def _channel(text: str) -> int:
     if match is None or match.lastgroup is None or int(text, _BASES[match.lastgroup]) > _MAX_CHANNEL:
         raise ValueError(text)
     return int(text, _BASES[match.lastgroup])
+
+
+def _is_missing(path: str) -> bool:
+    try:
+        return not Path(path).exists()
+    except OSError:
+        return False  # not ours to see; opening the reader will tell
 
 
 class _Parser:
@@ -166,11 +173,11 @@ class _Parser:
         if "LIBPATH" in entry.values:
             self._check_library(*entry.values["LIBPATH"])
         device, line = entry.values.get("DEVICENAME", ("", 0))
-        if device and ":" not in device and not Path(device).exists():
+        if device and ":" not in device and _is_missing(device):
             self._spoil(line, f"DEVICENAME {device} does not exist; connect the reader or correct the path")
 
     def _check_library(self, library: str, line: int) -> None:
-        if not Path(library).exists():
+        if _is_missing(library):
             self._spoil(line, f"LIBPATH {library} does not exist; install the driver or correct the path")
         if ".bundle" in library:
             logger.warning(
