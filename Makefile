@@ -1,0 +1,61 @@
+# Setting up, testing, showing. "make" alone says what there is.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NODE_CLIENT := tests/clients/node
+
+.PHONY: help setup test lint demo clean packages venv node
+
+help:
+	@echo "make demo    two virtual readers and a greeting from a card; needs python3 with venv only"
+	@echo "make setup   install what the tests need: Debian packages and a virtual environment in $(VENV)"
+	@echo "make lint    ruff and mypy"
+	@echo "make test    setup, lint and all tests"
+	@echo "make clean   remove what was built, and the virtual environment"
+
+setup: packages venv node
+
+# What the tests need from Debian; quick when everything is there. See the script for the list.
+packages:
+	@tests/packages.sh test
+
+venv: $(VENV)/.dev-installed
+
+# Two levels, because the demo shall not need what the tests need.
+$(VENV)/.installed: pyproject.toml setup.py
+	@tests/packages.sh demo
+	@echo "== virtual environment with pypcscd in $(VENV)"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+# pycryptodome is not ours to need: the vicc emulator wants it, and Debian has it under another name.
+$(VENV)/.dev-installed: pyproject.toml setup.py | packages
+	@echo "== virtual environment with pypcscd and the development tools in $(VENV)"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]' pycryptodome
+	@touch $(VENV)/.installed $@
+
+node: $(NODE_CLIENT)/node_modules/.built
+
+# Building takes the headers beside the node in use, so that nothing else is downloaded.
+$(NODE_CLIENT)/node_modules/.built: $(NODE_CLIENT)/package.json $(NODE_CLIENT)/package-lock.json | packages
+	@if command -v node npm c++ >/dev/null; then tests/build-node-client.sh && touch $@; \
+	else echo "== no node, npm and c++: the test of the Node client will not run"; fi
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: setup lint
+	$(BIN)/pytest
+
+demo: $(VENV)/.installed
+	@PATH="$(CURDIR)/$(BIN):$$PATH" docs/demo.sh
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info $(NODE_CLIENT)/node_modules
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src drivers tests -name __pycache__ -prune -exec rm -rf {} +
+	find src drivers -name '*.so' -delete
