@@ -1,0 +1,158 @@
+"""The transaction lock: who gets it when, and who waits how long."""
+
+import asyncio
+
+from pypcscd.manager.lock import TransactionLock
+
+BOUND = 5.0
+SHORT = 0.01
+
+
+async def turn() -> None:
+    """Let every task that can run do so."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def make() -> TransactionLock[str]:
+    return TransactionLock(retry_window=BOUND)
+
+
+async def test_is_recursive_and_counts() -> None:
+    lock = make()
+    assert lock.try_acquire("a")
+    assert lock.try_acquire("a")
+    assert not lock.try_acquire("b")
+    assert lock.release("a")
+    assert lock.holder == "a"
+    assert lock.release("a")
+    assert lock.holder is None
+    assert not lock.release("a")
+
+
+async def test_release_by_another_changes_nothing() -> None:
+    lock = make()
+    lock.try_acquire("a")
+    assert not lock.release("b")
+    lock.release_all("b")
+    assert (lock.holder, lock.depth) == ("a", 1)
+
+
+async def test_the_floor_of_an_exclusive_holder_holds() -> None:
+    lock = make()
+    lock.try_acquire("a")
+    assert not lock.release("a", floor=1)
+    lock.try_acquire("a")
+    assert lock.release("a", floor=1)
+    assert lock.holder == "a"
+
+
+async def test_first_come_first_served() -> None:
+    lock = make()
+    lock.try_acquire("holder")
+    order: list[str] = []
+
+    async def client(name: str) -> None:
+        assert await lock.acquire(name, BOUND)
+        order.append(name)
+        await asyncio.sleep(0)
+        lock.release(name)
+
+    tasks = [asyncio.create_task(client(name)) for name in "abcde"]
+    await turn()
+    assert lock.waiting == list("abcde")
+    lock.release("holder")
+    await asyncio.gather(*tasks)
+    assert order == list("abcde")
+    assert lock.waiting == []
+
+
+async def test_a_holder_that_asks_again_at_once_does_not_pass_the_waiting() -> None:
+    lock = make()
+    lock.try_acquire("a")
+    waiter = asyncio.create_task(lock.acquire("b", BOUND))
+    await turn()
+    lock.release("a")
+    assert not lock.try_acquire("a")
+    assert await waiter
+
+
+async def test_refused_at_the_bound_and_the_place_is_kept() -> None:
+    lock = make()
+    lock.try_acquire("holder")
+    assert not await lock.acquire("first", SHORT)
+    second = asyncio.create_task(lock.acquire("second", BOUND))
+    await turn()
+    retry = asyncio.create_task(lock.acquire("first", BOUND))
+    await turn()
+    assert lock.waiting == ["first", "second"]
+    lock.release("holder")
+    assert await retry
+    assert not second.done()
+    lock.release("first")
+    assert await second
+
+
+async def test_who_does_not_wait_right_now_is_passed_over_but_keeps_the_place() -> None:
+    lock = make()
+    lock.try_acquire("holder")
+    assert not await lock.acquire("first", SHORT)
+    second = asyncio.create_task(lock.acquire("second", BOUND))
+    await turn()
+    lock.release("holder")
+    assert await second
+    assert lock.waiting == ["first"]
+
+
+async def test_a_place_is_dropped_when_no_retry_comes() -> None:
+    lock: TransactionLock[str] = TransactionLock(retry_window=SHORT)
+    lock.try_acquire("holder")
+    assert not await lock.acquire("first", SHORT)
+    async with asyncio.timeout(BOUND):
+        while lock.waiting:
+            await asyncio.sleep(SHORT)
+
+
+async def test_a_cancelled_waiter_leaves_the_queue() -> None:
+    lock = make()
+    lock.try_acquire("holder")
+    gone = asyncio.create_task(lock.acquire("gone", BOUND))
+    next_one = asyncio.create_task(lock.acquire("next", BOUND))
+    await turn()
+    gone.cancel()
+    await turn()
+    assert gone.cancelled()
+    assert lock.waiting == ["next"]
+    lock.release("holder")
+    assert await next_one
+
+
+async def test_waiting_until_free_takes_nothing() -> None:
+    lock = make()
+    assert await lock.wait_until_free(BOUND)
+    lock.try_acquire("holder")
+    passer = asyncio.create_task(lock.wait_until_free(None))
+    waiter = asyncio.create_task(lock.acquire("waiter", BOUND))
+    await turn()
+    lock.release("holder")
+    assert await passer
+    assert await waiter
+    assert lock.holder == "waiter"
+
+
+async def test_waiting_until_free_ends_at_its_bound() -> None:
+    lock = make()
+    lock.try_acquire("holder")
+    assert not await lock.wait_until_free(SHORT)
+    lock.release("holder")
+    assert lock.holder is None
+
+
+async def test_abandon_wakes_everybody() -> None:
+    lock = make()
+    lock.try_acquire("holder")
+    waiters = [asyncio.create_task(lock.acquire(name, BOUND)) for name in "ab"]
+    passer = asyncio.create_task(lock.wait_until_free(None))
+    await turn()
+    lock.abandon()
+    assert await asyncio.gather(*waiters, passer) == [True, True, True]
