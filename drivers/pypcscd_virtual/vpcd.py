@@ -1,0 +1,345 @@
+"""A reader for card emulators that connect over the network: the server side of vpcd.
+
+Options of a device: ``slots`` (1 to 256, default 1), ``port`` (of the first slot, default 35963; the
+others follow upwards), ``host`` (the address to listen on, default 127.0.0.1).
+"""
+
+import asyncio
+import ipaddress
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+
+from pypcscd.driver import (
+    Device,
+    DeviceConfig,
+    DeviceOpenError,
+    Driver,
+    DriverError,
+    Presence,
+    Reason,
+    Slot,
+)
+from pypcscd.scard import MAX_ATR_SIZE, Protocol
+from pypcscd_virtual import vpcd_protocol as wire
+from pypcscd_virtual.attributes import answer_attribute, answer_control
+
+_log = logging.getLogger("pypcscd.vpcd")
+
+#: seconds that an emulator may take to tell its ATR …
+ATR_TIMEOUT = 5.0
+#: … and when it is still busy with a command that was given up, e.g. making a key
+BUSY_ATR_TIMEOUT = 50.0
+DEFAULT_HOST = "127.0.0.1"
+#: slot numbers have two hexadecimal digits in reader names
+MAX_SLOTS = 256
+
+_POWER_OFF = wire.encode_control(wire.Control.POWER_OFF)
+_POWER_ON = wire.encode_control(wire.Control.POWER_ON)
+_RESET = wire.encode_control(wire.Control.RESET)
+_ASK_ATR = wire.encode_control(wire.Control.ATR)
+_RECEIVE_SIZE = wire.MAX_PAYLOAD + 3
+
+
+class _Connection(asyncio.BufferedProtocol):
+    """One emulator that has connected to the port of a slot."""
+
+    def __init__(self, slot: "VpcdSlot") -> None:
+        self._slot = slot
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._decoder = wire.Decoder()
+        self._buffer = memoryview(bytearray(_RECEIVE_SIZE))
+        #: the answers to come, in order; those of commands that were given up are cancelled
+        self._answers: deque[asyncio.Future[bytes]] = deque()
+        self._has_ended = False
+        self.peer = ""
+
+    # the fast path: question and answer
+
+    def ask(self, frame: bytes) -> asyncio.Future[bytes]:
+        """Send a frame; the future gets the payload of the answer, or a DriverError."""
+        answer = self._loop.create_future()
+        self._answers.append(answer)
+        self._transport.write(frame)
+        return answer
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        for payload in self._decoder.feed(bytes(self._buffer[:nbytes])):
+            if not self._answers:
+                self.drop(f"it sent a frame of {len(payload)} bytes that nobody asked for")
+                return
+            answer = self._answers.popleft()
+            if not answer.done():
+                answer.set_result(payload)
+
+    # everything else
+
+    def tell(self, frame: bytes) -> None:
+        """Send a frame that has no answer."""
+        self._transport.write(frame)
+
+    async def ask_atr(self) -> bytes:
+        """The emulator's ATR. Raises DriverError(POWER) if there is none in time."""
+        seconds = BUSY_ATR_TIMEOUT if self._answers else ATR_TIMEOUT
+        why = f"it did not answer the question for its ATR within {seconds:g} seconds"
+        timer = self._loop.call_later(seconds, self.drop, why, Reason.POWER)
+        try:
+            atr = await self.ask(_ASK_ATR)
+        finally:
+            timer.cancel()
+        if len(atr) > MAX_ATR_SIZE:
+            why = f"it sent an ATR of {len(atr)} bytes; an ATR has at most {MAX_ATR_SIZE}"
+            self.drop(why)
+            raise DriverError(Reason.POWER, f"{self._slot.title}: emulator {self.peer}: {why}")
+        if len(atr) < 2:
+            raise DriverError(Reason.POWER, f"{self._slot.title}: emulator {self.peer} sent an empty ATR")
+        return atr
+
+    def drop(self, why: str, reason: Reason = Reason.COMMUNICATION) -> None:
+        """End the connection because the emulator misbehaved."""
+        if self._has_ended:
+            return
+        _log.warning("%s: dropping emulator %s: %s", self._slot.title, self.peer, why)
+        self._end(DriverError(reason, f"{self._slot.title}: emulator {self.peer}: {why}"))
+
+    def close(self) -> None:
+        """End the connection because the reader is closed."""
+        self._end(DriverError(Reason.NO_DEVICE, f"{self._slot.title} was closed"))
+
+    def _end(self, error: DriverError) -> None:
+        self._transport.abort()
+        self._detach(error)
+
+    def _detach(self, error: DriverError) -> None:
+        self._has_ended = True
+        answers, self._answers = self._answers, deque()
+        for answer in answers:
+            if not answer.done():
+                answer.set_exception(error)
+        self._slot.emulator_gone()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.peer = _address(transport.get_extra_info("peername"))
+        if not self._slot.emulator_came(self):
+            self._has_ended = True
+            transport.close()
+            return
+        # asyncio has set TCP_NODELAY. An emulator whose computer vanished must not hold the slot for ever
+        connection: socket.socket = transport.get_extra_info("socket")
+        for option, value in (
+            (socket.TCP_KEEPIDLE, 30),
+            (socket.TCP_KEEPINTVL, 10),
+            (socket.TCP_KEEPCNT, 3),
+        ):
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._has_ended:
+            return
+        why = f"{self._slot.title}: emulator {self.peer} disconnected" + (f" ({error})" if error else "")
+        _log.info("%s", why)
+        self._detach(DriverError(Reason.NO_CARD, why))
+
+
+class VpcdSlot(Slot):
+    """The slot behind one TCP port. A connected emulator is an inserted card."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        #: which reader and slot this is, for messages
+        self.title = title
+        self._emulator: _Connection | None = None
+        self._atr = b""
+        self._is_closed = False
+
+    async def power_on(self) -> bytes:
+        return await self._start(_POWER_ON)
+
+    async def reset(self) -> bytes:
+        return await self._start(_RESET)
+
+    async def power_off(self) -> None:
+        self._atr = b""
+        emulator = self._present()
+        if emulator is not None:
+            emulator.tell(_POWER_OFF)
+
+    async def set_protocol(self, protocol: Protocol) -> None:
+        """Nothing to do: the vpcd protocol carries APDUs, whatever the card's own protocol."""
+        self._connected()
+
+    async def transmit(self, protocol: Protocol, apdu: bytes) -> bytes:
+        emulator = self._emulator or self._connected()
+        try:
+            frame = wire.encode_apdu(apdu)
+        except wire.LocalProtocolError as error:
+            raise DriverError(Reason.INVALID_PARAMETER, f"{self.title}: {error}") from error
+        response = await emulator.ask(frame)
+        if len(response) < 2:
+            raise DriverError(
+                Reason.COMMUNICATION,
+                f"{self.title}: emulator {emulator.peer} sent {len(response)} bytes, not even a status word",
+            )
+        return response
+
+    async def control(self, code: int, data: bytes) -> bytes:
+        self._present()
+        return answer_control(code)
+
+    async def get_attribute(self, attribute: int) -> bytes:
+        emulator = self._present()
+        return answer_attribute(
+            attribute, atr=self._atr, present=emulator is not None, max_input=wire.MAX_PAYLOAD
+        )
+
+    async def set_attribute(self, attribute: int, value: bytes) -> None:
+        raise DriverError(Reason.UNKNOWN_ATTRIBUTE, f"attribute 0x{attribute:08X} cannot be set")
+
+    def emulator_came(self, emulator: _Connection) -> bool:
+        """An emulator has connected. False: the slot is occupied, and the connection to be closed."""
+        if self._is_closed:
+            return False
+        if self._emulator is not None:
+            _log.warning(
+                "%s: refused emulator %s because %s is connected; end that one, or connect to another slot",
+                self.title,
+                emulator.peer,
+                self._emulator.peer,
+            )
+            return False
+        _log.info("%s: emulator %s connected", self.title, emulator.peer)
+        self._emulator = emulator
+        self.update_presence(Presence.PRESENT)
+        return True
+
+    def emulator_gone(self) -> None:
+        """The inserted emulator's connection has ended."""
+        self._emulator = None
+        self._atr = b""
+        self.update_presence(Presence.ABSENT)
+
+    def close(self) -> None:
+        """Called by the device: from now on every command raises NO_DEVICE."""
+        self._is_closed = True
+        if self._emulator is not None:
+            self._emulator.close()
+
+    async def _start(self, frame: bytes) -> bytes:
+        emulator = self._connected()
+        self._atr = b""
+        emulator.tell(frame)
+        self._atr = atr = await emulator.ask_atr()
+        return atr
+
+    def _present(self) -> _Connection | None:
+        if self._is_closed:
+            raise DriverError(Reason.NO_DEVICE, f"{self.title} was closed")
+        return self._emulator
+
+    def _connected(self) -> _Connection:
+        emulator = self._present()
+        if emulator is None:
+            raise DriverError(Reason.NO_CARD, f"{self.title}: no emulator is connected")
+        return emulator
+
+
+class VpcdDevice(Device):
+    """A reader whose slots listen on consecutive TCP ports."""
+
+    def __init__(self, name: str, slots: int) -> None:
+        super().__init__()
+        self._name = name
+        self._slots = [VpcdSlot(f"vpcd reader {name!r} slot {number:02X}") for number in range(slots)]
+        self._servers: list[asyncio.Server] = []
+
+    @property
+    def slots(self) -> Sequence[VpcdSlot]:
+        return self._slots
+
+    async def listen(self, host: str, first_port: int) -> None:
+        """Open the ports. Raises DeviceOpenError; then no port stays open."""
+        loop = asyncio.get_running_loop()
+        for port, slot in enumerate(self._slots, first_port):
+            try:
+                server = await loop.create_server(lambda slot=slot: _Connection(slot), host, port)  # type: ignore[misc]
+            except OSError as error:
+                await self.close()
+                # asyncio wraps the system's text in another sentence; names that are not found have none
+                why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
+                raise DeviceOpenError(
+                    f"vpcd reader {self._name!r} cannot listen on {host} port {port}: {why}; "
+                    f"'ss -tanp sport = :{port}' shows who has the port; "
+                    "end that program, or choose other ports with the option 'port'"
+                ) from error
+            self._servers.append(server)
+        addresses = {listener.getsockname()[0] for server in self._servers for listener in server.sockets}
+        if not all(ipaddress.ip_address(address).is_loopback for address in addresses):
+            _log.warning(
+                "vpcd reader %r listens on %s: whoever can connect there can play a card and see the "
+                "commands sent to it; use a firewall, or 127.0.0.1 and an ssh tunnel",
+                self._name,
+                host,
+            )
+
+    async def close(self) -> None:
+        for server in self._servers:
+            server.close()
+        for slot in self._slots:
+            slot.close()
+        # asyncio closes aborted sockets in its next turn
+        await asyncio.sleep(0)
+
+
+class VpcdDriver(Driver):
+    """Opens readers for emulators."""
+
+    async def open(self, config: DeviceConfig) -> VpcdDevice:
+        """A reader that listens. Raises DeviceOpenError."""
+        where = f"vpcd reader {config.name!r}" + (f" ({config.origin})" if config.origin else "")
+        unknown = sorted(set(config.options) - {"slots", "port", "host"})
+        if unknown:
+            raise DeviceOpenError(
+                f"{where}: unknown option {unknown[0]!r}; there are 'slots', 'port' and 'host'",
+                permanent=True,
+            )
+        slots = _number(where, "slots", config.options.get("slots", "1"), MAX_SLOTS)
+        port = _number(where, "port", config.options.get("port", str(wire.DEFAULT_PORT)), 0xFFFF)
+        if port + slots - 1 > 0xFFFF:
+            raise DeviceOpenError(
+                f"{where}: {slots} slots from port {port} on go beyond port 65535; choose a lower port",
+                permanent=True,
+            )
+        host = config.options.get("host", DEFAULT_HOST)
+        device = VpcdDevice(config.name, slots)
+        await device.listen(host, port)
+        last = f" to {port + slots - 1}" if slots > 1 else ""
+        _log.info("%s: waiting for emulators on %s port %d%s", where, host, port, last)
+        return device
+
+
+def _number(where: str, option: str, text: str, limit: int) -> int:
+    with suppress(ValueError):
+        number = int(text)
+        if 1 <= number <= limit:
+            return number
+    raise DeviceOpenError(
+        f"{where}: option {option!r} must be a number from 1 to {limit}, not {text!r}", permanent=True
+    )
+
+
+def _address(peername: tuple[str, int] | tuple[str, int, int, int] | None) -> str:
+    """``"127.0.0.1:40000"``; a peer that is gone already has no name."""
+    if peername is None:
+        return "(gone)"
+    host, port = peername[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,93 @@
+"""The vpcd network protocol of the vsmartcard project, without I/O.
+
+Each direction is a stream of frames: a two-byte big-endian length and that many bytes. The reader
+speaks first. Its frames of one byte 00, 01, 02 or 04 are commands (``Control``), of which only the
+ATR question is answered; all others are command APDUs and are answered by one response each, in
+order. The emulator connects to the reader: being connected means that the card is inserted.
+"""
+
+import enum
+
+#: 0x8C7B, the port of the first slot unless configured otherwise
+DEFAULT_PORT = 35963
+#: what the two-byte length can express, bytes
+MAX_PAYLOAD = 0xFFFF
+_LENGTH_SIZE = 2
+
+
+class Control(enum.IntEnum):
+    """The one-byte frames that a reader sends."""
+
+    POWER_OFF = 0
+    POWER_ON = 1
+    RESET = 2
+    ATR = 4
+
+
+_CONTROL_PAYLOADS = frozenset(bytes((control,)) for control in Control)
+
+
+class LocalProtocolError(ValueError):
+    """We were asked to send what the protocol cannot express."""
+
+
+def encode(payload: bytes) -> bytes:
+    """One frame. Raises LocalProtocolError for more than 65,535 bytes."""
+    if len(payload) > MAX_PAYLOAD:
+        raise LocalProtocolError(
+            f"the vpcd protocol carries at most {MAX_PAYLOAD} bytes at a time, not {len(payload)}"
+        )
+    return len(payload).to_bytes(_LENGTH_SIZE, "big") + payload
+
+
+def encode_control(control: Control) -> bytes:
+    """The frame of a command to the emulator."""
+    return encode(bytes((control,)))
+
+
+def encode_apdu(apdu: bytes) -> bytes:
+    """The frame of a command APDU of 1 to 65,535 bytes.
+
+    Raises LocalProtocolError if an emulator would take it for something else, or it is too long.
+    """
+    if not apdu:
+        raise LocalProtocolError("the vpcd protocol has no empty APDUs")
+    if len(apdu) == 1 and apdu in _CONTROL_PAYLOADS:
+        raise LocalProtocolError(
+            f"the one-byte APDU {apdu.hex().upper()} means {Control(apdu[0]).name} in the vpcd protocol"
+        )
+    return encode(apdu)
+
+
+class Decoder:
+    """Cuts a byte stream into the payloads of its frames, however the stream was delivered."""
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        #: the beginning of a frame, less than 65,537 bytes
+        self._kept = bytearray()
+
+    @property
+    def pending(self) -> int:
+        """How many bytes of an unfinished frame are waiting for the rest."""
+        return len(self._kept)
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take bytes in, and return the payloads (0 to 65,535 bytes) that are complete with them."""
+        size = len(data) - _LENGTH_SIZE
+        # nearly always: exactly one frame in one delivery
+        if not self._kept and size >= 0 and data[0] << 8 | data[1] == size:
+            return [data[_LENGTH_SIZE:]]
+        self._kept += data
+        kept = self._kept
+        frames = []
+        position = 0
+        while len(kept) - position >= _LENGTH_SIZE:
+            end = position + _LENGTH_SIZE + (kept[position] << 8 | kept[position + 1])
+            if end > len(kept):
+                break
+            frames.append(bytes(kept[position + _LENGTH_SIZE : end]))
+            position = end
+        del kept[:position]
+        return frames
