@@ -438,9 +438,7 @@ async def test_transmit(desk: Desk) -> None:
         ("set_attribute", Reason.INSUFFICIENT_BUFFER, ReturnCode.E_NOT_TRANSACTED),
     ],
 )
-async def test_what_a_failing_driver_means(
-    desk: Desk, call: str, reason: Reason, result: ReturnCode
-) -> None:
+async def test_what_a_failing_driver_means(desk: Desk, call: str, reason: Reason, result: ReturnCode) -> None:
     client = desk.client()
     card = await desk.connect(client)
     desk.slot.failures[call] = reason

@@ -1,0 +1,311 @@
+"""A listener with real Unix sockets: answers, their order, and clients that misbehave."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import ATR, FakeSlot
+
+from pypcscd.driver import Presence
+from pypcscd.manager.manager import Manager
+from pypcscd.protocol import DIALECTS, ClientConnection, Command, Dialect, ReaderEvent, Reply
+from pypcscd.protocol import messages as m
+from pypcscd.scard import ReturnCode
+from pypcscd.server.listener import Listener, open_socket
+
+NAME = "Fake 00 00"
+ALL_DIALECTS = [pytest.param(dialect, id="{}.{}".format(*version)) for version, dialect in DIALECTS.items()]
+
+
+class Wire:
+    """A client on a real socket."""
+
+    def __init__(self, path: Path, dialect: Dialect) -> None:
+        self.connection = ClientConnection(dialect)
+        self._path = path
+
+    async def open(self) -> "Wire":
+        self.reader, self.writer = await asyncio.open_unix_connection(str(self._path))
+        return self
+
+    async def say(self, command: Command, body: m.Message | None = None, data: bytes = b"") -> None:
+        self.writer.write(self.connection.request(command, body, data))
+
+    async def hear(self) -> Reply | ReaderEvent:
+        async with asyncio.timeout(5):
+            while (event := self.connection.next_event()) is None:
+                data = await self.reader.read(100_000)
+                assert data, "the daemon hung up"
+                self.connection.receive_data(data)
+            return event
+
+    async def ask(self, command: Command, body: m.Message | None = None, data: bytes = b"") -> Any:
+        await self.say(command, body, data)
+        reply = await self.hear()
+        assert isinstance(reply, Reply)
+        return reply.body if reply.body is not None else reply
+
+    async def context(self) -> int:
+        version = await self.ask(Command.VERSION, m.Version(*self.connection.dialect.version))
+        assert version == m.Version(*self.connection.dialect.version, 0)
+        context: int = (await self.ask(Command.ESTABLISH_CONTEXT, m.EstablishContext(2))).context
+        return context
+
+    async def card(self, share_mode: int = 2) -> int:
+        body = m.Connect(await self.context(), NAME.encode(), share_mode, 3)
+        connected = await self.ask(Command.CONNECT, body)
+        assert connected.rv == 0
+        card: int = connected.card
+        return card
+
+    async def is_closed(self) -> bool:
+        async with asyncio.timeout(5):
+            try:
+                return not await self.reader.read(1)
+            except ConnectionResetError:
+                return True
+
+    def close(self) -> None:
+        self.writer.transport.abort()
+
+
+class House:
+    """A manager with one reader, served on a socket."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.slot = FakeSlot()
+        self.manager = Manager()
+        self.clients: list[Wire] = []
+
+    async def client(self, dialect: Dialect | None = None) -> Wire:
+        wire = await Wire(self.path, dialect or DIALECTS[4, 4]).open()
+        self.clients.append(wire)
+        return wire
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    house = House(tmp_path / "socket")
+    await house.manager.add_readers("Fake", 0, [house.slot])
+    listener = Listener(house.manager, open_socket(house.path))
+    await listener.start()
+    yield house
+    for client in house.clients:
+        client.close()
+    listener.close()
+    await house.manager.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("dialect", ALL_DIALECTS)
+async def test_the_whole_story(house: House, dialect: Dialect) -> None:
+    wire = await house.client(dialect)
+    card = await wire.card()
+    assert await wire.ask(Command.BEGIN_TRANSACTION, m.BeginTransaction(card)) == (card, 0)
+    house.slot.response = bytes(range(256)) * 256 + b"\x90\x00"
+    await wire.say(Command.TRANSMIT, m.Transmit(card, 2, 16, 65544, 0, 16, 65548), bytes(65544))
+    answer = await wire.hear()
+    assert isinstance(answer, Reply)
+    assert answer.body == m.Transmit(card, 2, 16, 65544, 2, 16, 65538, 0)
+    assert answer.data == house.slot.response
+    refused = await wire.ask(Command.TRANSMIT, m.Transmit(card, 2, 16, 0, 0, 16, 100))
+    assert (refused.rv, refused.receive_length) == (ReturnCode.E_INSUFFICIENT_BUFFER, 65538)
+    await wire.say(Command.CONTROL, m.Control(card, 7, 3, 100), b"abc")
+    controlled = await wire.hear()
+    assert isinstance(controlled, Reply)
+    assert controlled.data == b"cba"
+    attribute = await wire.ask(Command.GET_ATTRIB, m.Attribute(card, 0x00090303, b"", 264))
+    assert attribute.value[: attribute.length] == ATR
+    await wire.ask(Command.SET_ATTRIB, m.Attribute(card, 9, b"\1\2", 2))
+    assert house.slot.calls[-1] == "set_attribute 0x9 0102"
+    assert await wire.ask(Command.STATUS, m.Status(card)) == (card, 0)
+    assert await wire.ask(Command.END_TRANSACTION, m.EndTransaction(card, 0)) == (card, 0, 0)
+    reconnected = await wire.ask(Command.RECONNECT, m.Reconnect(card, 2, 3, 1))
+    assert (reconnected.rv, reconnected.active_protocol) == (0, 2)
+    assert await wire.ask(Command.DISCONNECT, m.Disconnect(card, 0)) == (card, 0, 0)
+
+
+@pytest.mark.parametrize("dialect", ALL_DIALECTS)
+async def test_waiting_for_a_change(house: House, dialect: Dialect) -> None:
+    wire = await house.client(dialect)
+    await wire.context()
+    body = m.Waiting(60000) if dialect.wait_has_body else None
+    for present in (False, True):
+        await wire.say(Command.WAIT_READER_STATE_CHANGE, body)
+        if dialect.version == (4, 3):
+            await until(lambda: bool(house.manager._waiting))
+        elif dialect.counted_table:
+            await wire.ask(Command.READERS_STATE_SIZE)
+            table = await wire.ask(Command.READERS_STATE_ARRAY)
+            assert len(table.readers) == 1
+        else:
+            first = await wire.hear()
+            assert isinstance(first, Reply)
+            assert len(first.readers) == 1
+        house.slot.update_presence(Presence.PRESENT if present else Presence.ABSENT)
+        assert await wire.hear() == ReaderEvent(0)
+    await wire.say(Command.WAIT_READER_STATE_CHANGE, body)
+    if dialect.version in ((4, 4), (4, 5)):
+        await wire.hear()
+    stopped = await wire.ask(Command.STOP_WAITING_READER_STATE_CHANGE, body)
+    assert stopped == m.Waiting(0, 0)
+
+
+async def test_an_event_before_the_table_waits_for_it(house: House) -> None:
+    wire = await house.client(DIALECTS[4, 6])
+    await wire.context()
+    await wire.say(Command.WAIT_READER_STATE_CHANGE)
+    await until(lambda: bool(house.manager._waiting))
+    house.slot.update_presence(Presence.ABSENT)
+    assert await wire.ask(Command.READERS_STATE_SIZE) == m.StatesSize(1)
+    await wire.ask(Command.READERS_STATE_ARRAY)
+    assert await wire.hear() == ReaderEvent(0)
+
+
+async def test_cancel_comes_on_a_connection_of_its_own(house: House) -> None:
+    wire = await house.client()
+    context = await wire.context()
+    await wire.ask(Command.WAIT_READER_STATE_CHANGE)
+    stranger = await house.client()
+    assert await stranger.ask(Command.CANCEL, m.Cancel(context)) == (context, 0)
+    assert await wire.hear() == ReaderEvent(ReturnCode.E_CANCELLED)
+    unknown = await stranger.ask(Command.CANCEL, m.Cancel(context ^ 1))
+    assert unknown.rv == ReturnCode.E_INVALID_HANDLE
+
+
+async def test_versions(house: House) -> None:
+    wire = await house.client()
+    for asked in ((4, 7), (5, 0), (3, 0), (-1, -1)):
+        reply = await wire.ask(Command.VERSION, m.Version(*asked))
+        assert reply == m.Version(4, 6, ReturnCode.E_SERVICE_STOPPED)
+    for version in DIALECTS:
+        assert await wire.ask(Command.VERSION, m.Version(*version)) == m.Version(*version, 0)
+
+
+async def test_struct_and_data_come_in_one_piece(house: House) -> None:
+    wire = await house.client()
+    card = await wire.card()
+    await wire.say(Command.TRANSMIT, m.Transmit(card, 2, 16, 1, 0, 16, 99), b"x")
+    assert len(await wire.reader.read(1000)) == 32 + 2
+
+
+async def test_byte_by_byte(house: House) -> None:
+    wire = await house.client()
+    card = await wire.card()
+    request = wire.connection.request(Command.TRANSMIT, m.Transmit(card, 2, 16, 5, 0, 16, 99), b"12345")
+    for byte in request:
+        wire.writer.write(bytes([byte]))
+        await wire.writer.drain()
+        await asyncio.sleep(0)
+    reply = await wire.hear()
+    assert isinstance(reply, Reply)
+    assert reply.data == b"\x90\x00"
+
+
+async def test_requests_sent_ahead_are_answered_in_order(house: House) -> None:
+    wire = await house.client()
+    card = await wire.card()
+    house.slot.gate = asyncio.Event()
+    transmit = wire.connection.request(Command.TRANSMIT, m.Transmit(card, 2, 16, 1, 0, 16, 99), b"x")
+    status = ClientConnection(DIALECTS[4, 4]).request(Command.STATUS, m.Status(card))
+    wire.writer.write(transmit + status)
+    await until(lambda: house.slot.calls[-1] == "transmit T1 78")
+    house.slot.gate.set()
+    assert len(await wire.reader.readexactly(34 + 8)) == 42
+
+
+async def test_a_flood_of_requests_does_not_pile_up(house: House) -> None:
+    wire = await house.client()
+    await wire.context()
+    request = ClientConnection(DIALECTS[4, 4]).request(Command.GET_READERS_STATE)
+    flood = request * 4000
+    sending = asyncio.create_task(wire.writer.drain())
+    wire.writer.write(flood)
+    received = 0
+    async with asyncio.timeout(20):
+        while received < 4000 * 16 * 184:
+            received += len(await wire.reader.read(1 << 20))
+    await sending
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        bytes(8),
+        b"\x05\0\0\0\x04\0\0\0" + bytes(5),
+        b"\x20\0\0\0\x09\0\0\0" + bytes(12) + b"\xff\xff\xff\x7f" + bytes(16),
+    ],
+)
+async def test_garbage_costs_its_sender_only(
+    house: House, garbage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, bad = await house.client(), await house.client()
+    card = await good.card()
+    with caplog.at_level(logging.INFO):
+        bad.writer.write(garbage)
+        assert await bad.is_closed()
+    assert len(caplog.records) == 1
+    assert "pytest" in caplog.text or "python" in caplog.text, "the line names the program"
+    assert await good.ask(Command.STATUS, m.Status(card)) == (card, 0)
+
+
+async def test_a_foreign_card_handle_closes_the_connection(house: House) -> None:
+    owner, thief = await house.client(), await house.client()
+    card = await owner.card()
+    await thief.context()
+    await thief.say(Command.STATUS, m.Status(card))
+    assert await thief.is_closed()
+    assert await owner.ask(Command.STATUS, m.Status(card)) == (card, 0)
+
+
+async def test_a_client_that_dies_frees_its_card_at_once(house: House) -> None:
+    owner, other = await house.client(), await house.client()
+    card = await owner.card(share_mode=1)
+    house.slot.gate = asyncio.Event()
+    await owner.say(Command.TRANSMIT, m.Transmit(card, 2, 16, 1, 0, 16, 99), b"x")
+    await until(lambda: house.slot.calls[-1] == "transmit T1 78")
+    owner.close()
+    await until(lambda: house.manager.readers()[0].sharing == 0)
+    house.slot.gate.set()
+    assert await other.card()
+    assert "reset" in house.slot.calls
+
+
+async def test_a_defect_of_the_daemon_costs_that_call_only(
+    house: House, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_arguments: object) -> None:
+        raise RuntimeError("a defect")
+
+    wire = await house.client()
+    card = await wire.card()
+    monkeypatch.setattr(house.slot, "transmit", broken)
+    refused = await wire.ask(Command.TRANSMIT, m.Transmit(card, 2, 16, 0, 0, 16, 99))
+    assert refused.rv == ReturnCode.F_INTERNAL_ERROR
+    assert "please report this" in caplog.text
+    assert await wire.ask(Command.STATUS, m.Status(card)) == (card, 0)
+
+
+@pytest.mark.parametrize("readers", [0, 1, 15, 16, 17])
+async def test_a_fixed_table_has_sixteen_records(house: House, readers: int) -> None:
+    old, new = await house.client(DIALECTS[4, 5]), await house.client(DIALECTS[4, 6])
+    await old.context()
+    await new.context()
+    if readers > 1:
+        slots = [FakeSlot(None) for _ in range(readers - 1)]
+        await house.manager.add_readers("Many", 0, slots)
+    elif readers == 0:
+        await house.manager.remove_readers(list(house.manager.roster))
+    assert len((await old.ask(Command.GET_READERS_STATE)).readers) == min(readers, 16)
+    assert await new.ask(Command.READERS_STATE_SIZE) == m.StatesSize(readers)
+    assert len((await new.ask(Command.READERS_STATE_ARRAY)).readers) == readers
