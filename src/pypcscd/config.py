@@ -19,7 +19,7 @@ class Config:
     """The configuration of one daemon."""
 
     socket: Path = DEFAULT_SOCKET
-    devices: Sequence[DeviceConfig] = ()
+    devices: tuple[DeviceConfig, ...] = ()
     #: a reader.conf file, or a directory of them; None: no native readers are configured
     reader_conf: Path | None = None
     settings: Settings = field(default_factory=Settings)
@@ -92,12 +92,12 @@ def add_device_options(parser: ArgumentParser, card_option: str) -> None:
     )
 
 
-def chosen_devices(options: Namespace) -> list[DeviceConfig]:
+def chosen_devices(options: Namespace) -> tuple[DeviceConfig, ...]:
     """The devices that the options of ``add_device_options`` ask for."""
     devices = virtual_devices(options.cards)
     if options.vpcd:
         devices.append(vpcd_device(options.vpcd, options.vpcd_port, options.vpcd_host))
-    return devices
+    return tuple(devices)
 
 
 def _count(text: str) -> int:
