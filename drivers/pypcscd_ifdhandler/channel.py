@@ -7,6 +7,9 @@ from socket import SO_SNDBUF, SOL_SOCKET, socket
 from pypcscd.driver import DriverError, Reason
 from pypcscd_ifdhandler.wire import HEADER, MAX_PAYLOAD, SEND_BUFFER, Kind
 
+#: Seconds that a driver may still take over a cancelled command before it counts as stuck.
+GIVEN_UP_LIMIT = 120.0
+
 
 class CommandChannel:
     """Sends commands to a slot of the helper; passes on what the helper sees of the card.
@@ -15,15 +18,20 @@ class CommandChannel:
     response is dropped, and the next command waits for that before it is sent.
     """
 
-    def __init__(self, sock: socket, buffer: bytearray, presence: Callable[[int], None]) -> None:
+    def __init__(
+        self, sock: socket, buffer: bytearray, presence: Callable[[int], None], stuck: Callable[[], None]
+    ) -> None:
         """``buffer``: room for one message, which all channels of a loop may share.
-        ``presence``: called with the response code of IFDHICCPresence at each change."""
+        ``presence``: called with the response code of IFDHICCPresence at each change.
+        ``stuck``: called when a cancelled command still runs after ``GIVEN_UP_LIMIT``."""
         sock.setblocking(False)
         sock.setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BUFFER)
         self._socket = sock
         self._buffer = buffer
         self._view = memoryview(buffer)
         self._presence = presence
+        self._stuck = stuck
+        self._stuck_timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._sequence = 0
         #: the command that the helper is busy with; cancelled when nobody wants the response
@@ -62,7 +70,20 @@ class CommandChannel:
             raise DriverError(Reason.NO_DEVICE, f"the driver helper cannot be reached: {error}") from None
         response: asyncio.Future[tuple[int, bytes]] = self._loop.create_future()
         self._pending = response
-        return await response
+        try:
+            return await response
+        except asyncio.CancelledError:
+            if self._pending is response:
+                self._stuck_timer = self._loop.call_later(GIVEN_UP_LIMIT, self._stuck)
+            raise
+
+    def _settle(self) -> "asyncio.Future[tuple[int, bytes]] | None":
+        """The helper is no longer busy; returns the future of the command if somebody awaits it."""
+        if self._stuck_timer is not None:
+            self._stuck_timer.cancel()
+            self._stuck_timer = None
+        pending, self._pending = self._pending, None
+        return None if pending is None or pending.done() else pending
 
     def fail(self, why: str) -> None:
         """The helper has ended: commands fail from now on, those under way at once."""
@@ -72,8 +93,7 @@ class CommandChannel:
         self._failure = why
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
-        pending, self._pending = self._pending, None
-        if pending is not None and not pending.done():
+        if (pending := self._settle()) is not None:
             pending.set_exception(DriverError(Reason.NO_DEVICE, why))
         while self._waiting:
             self._next_turn()
@@ -101,8 +121,7 @@ class CommandChannel:
             if kind == Kind.PRESENCE:
                 self._presence(argument)
             elif kind == Kind.RESPONSE and sequence == self._sequence and self._pending is not None:
-                pending, self._pending = self._pending, None
-                if not pending.done():
+                if (pending := self._settle()) is not None:
                     pending.set_result((argument, bytes(self._view[HEADER.size : size])))
                 self._next_turn()
                 return

@@ -20,11 +20,18 @@ _SHORTEST_ATR = 2
 class IfdSlot(Slot):
     """One slot of a native driver."""
 
-    def __init__(self, sock: socket, buffer: bytearray, api_version: int, presence_code: int) -> None:
+    def __init__(
+        self,
+        sock: socket,
+        buffer: bytearray,
+        api_version: int,
+        presence_code: int,
+        stuck: Callable[[], None],
+    ) -> None:
         super().__init__()
         self.presence = errors.presence(presence_code)
         self._api_version = api_version
-        self._channel = CommandChannel(sock, buffer, self._look)
+        self._channel = CommandChannel(sock, buffer, self._look, stuck)
 
     def _look(self, code: int) -> None:
         self.update_presence(errors.presence(code))
@@ -92,16 +99,21 @@ class IfdDevice(Device):
     """An open device of a native driver."""
 
     def __init__(
-        self, opened: Opened, buffer: bytearray, give_back: Callable[["IfdDevice"], Awaitable[None]]
+        self,
+        opened: Opened,
+        buffer: bytearray,
+        give_back: Callable[["IfdDevice"], Awaitable[None]],
+        stuck: Callable[[], None],
     ) -> None:
-        """``give_back`` has the helper close the device, within a bounded time."""
+        """``give_back`` has the helper close the device, within a bounded time. ``stuck`` is called
+        when the driver does not return from a command that was cancelled long ago."""
         self._loss: str | None = None
         super().__init__()
         self.index = opened.index
         self._give_back = give_back
         self._closed = False
         self._slots = [
-            IfdSlot(sock, buffer, opened.api_version, code)
+            IfdSlot(sock, buffer, opened.api_version, code, stuck)
             for sock, code in zip(opened.sockets, opened.presences, strict=True)
         ]
 

@@ -70,8 +70,11 @@ class _Helper:
     closing: set[int] = field(default_factory=set)
 
     def can_share(self, library: str) -> bool:
-        """Whether one more device of the library may be opened here."""
-        if self.process.library != library or not self.process.usable or not self.devices:
+        """Whether one more device of the library may be opened here.
+
+        Not while another one's closing is not confirmed: it may hang and hold the driver's locks.
+        """
+        if self.process.library != library or not self.process.usable or not self.devices or self.closing:
             return False
         return len(self._used()) < self.access
 
@@ -209,7 +212,9 @@ class IfdHandlerDriver(Driver):
             )
         helper.access, presences = wire.unpack_opened(reply.payload)
         opened = Opened(index, helper.api_version, reply.sockets, presences)
-        device = IfdDevice(opened, self._buffer, lambda device: self._give_back(helper, device))
+        device = IfdDevice(
+            opened, self._buffer, lambda device: self._give_back(helper, device), helper.process.kill_stuck
+        )
         helper.opening.remove(index)
         helper.devices[index] = device
         return device

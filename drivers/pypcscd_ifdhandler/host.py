@@ -28,6 +28,8 @@ class Host:
         #: drivers keep static state, so only one device is opened at a time
         self.create_lock = threading.Lock()
         self.devices: dict[int, ServedDevice] = {}
+        #: whether devices have a lock each; asked while no device is busy that could delay the answer
+        self.thread_safe = False
         self._control = control
 
     def serve(self, warning: str) -> None:
@@ -153,9 +155,7 @@ class ServedDevice:
     def _lock(self) -> LockType:
         """The lock of the first slot."""
         parent = self._host.parent_of(self.index)
-        if parent is None or parent.slots[0].capability(Tag.THREAD_SAFE) == 1:
-            return threading.Lock()
-        return parent.slots[0].lock
+        return threading.Lock() if parent is None or self._host.thread_safe else parent.slots[0].lock
 
     def _open_first(self) -> int:
         slot = SlotWorker(self._host.library, self.index << 16, self._lock())
@@ -178,6 +178,7 @@ class ServedDevice:
 
     def _report_opened(self) -> None:
         access = self.slots[0].capability(Tag.SIMULTANEOUS_ACCESS) or 0
+        self._host.thread_safe = self.slots[0].capability(Tag.THREAD_SAFE) == 1
         payload = wire.pack_opened(access, [slot.presence for slot in self.slots])
         message = wire.pack(Kind.OPENED, self._open_request, len(self.slots), payload)
         self._host.send_descriptors(message, [slot.daemon_end.fileno() for slot in self.slots])

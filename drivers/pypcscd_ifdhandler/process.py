@@ -219,7 +219,7 @@ class HelperProcess:
         self._dismissed = True
         with contextlib.suppress(OSError):
             self._control.shutdown(SHUT_WR)
-        self._kill_timer = self._loop.call_later(CLOSE_LIMIT, self._kill)
+        self._kill_timer = self._loop.call_later(CLOSE_LIMIT, self._close_expired)
 
     async def wait(self) -> None:
         """Wait for the end of a dismissed helper. Never raises."""
@@ -237,8 +237,21 @@ class HelperProcess:
         finally:
             self._gone.remove_done_callback(wake)
 
-    def _kill(self) -> None:
+    def kill_stuck(self) -> None:
+        """The driver does not come back; its readers are lost, and can be opened anew."""
+        logger.error(
+            "%s has not returned from a cancelled command; its helper (pid %d) is killed, which costs all"
+            " readers that it serves",
+            self.library,
+            self.pid,
+        )
+        self._kill()
+
+    def _close_expired(self) -> None:
         logger.warning("%s did not close its readers within %g s and is killed", self, CLOSE_LIMIT)
+        self._kill()
+
+    def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 

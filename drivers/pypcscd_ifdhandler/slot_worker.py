@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks for a card with drivers that must be polled.
 POLL_INTERVAL = 0.4
-#: How long a polling function may block, milliseconds: without and with a function that stops it.
+#: How long a polling function may block, milliseconds: without a function that stops it (closing
+#: waits for it), and with one (an event that the driver misses is made up for after that time).
 POLL_BOUND = 1_000
-POLL_BOUND_STOPPABLE = 60_000
+POLL_BOUND_STOPPABLE = 5_000
 #: Seconds that a close waits for a command of another slot under the same lock.
 CLOSE_PATIENCE = 0.5
 _STOP_RETRY = 0.05
