@@ -14,7 +14,12 @@ T = TypeVar("T")
 
 
 class _Continued(Awaitable[T]):
-    """The rest of a coroutine whose first step has been run and which waits for ``waiting``."""
+    """The rest of a coroutine whose first step has been run and which waits for ``waiting``.
+
+    It pauses once before that wait, for ``start`` to step it there. A task that is cancelled before
+    its first step throws into what it runs; a coroutine that has not begun would end without a word
+    to the one in here.
+    """
 
     def __init__(self, coroutine: Coroutine[Any, Any, T], waiting: Any) -> None:
         self._coroutine = coroutine
@@ -23,6 +28,10 @@ class _Continued(Awaitable[T]):
     def __await__(self) -> Generator[Any, Any, T]:
         coroutine, waiting = self._coroutine, self._waiting
         try:
+            try:
+                yield
+            except BaseException as error:
+                waiting = coroutine.throw(error)
             while True:
                 try:
                     yield waiting
@@ -58,7 +67,9 @@ def start(coroutine: Coroutine[Any, Any, T]) -> Finished[T] | asyncio.Task[T]:
         waiting = coroutine.send(None)
     except StopIteration as stop:
         return Finished(stop.value)
-    return asyncio.get_running_loop().create_task(_continue(coroutine, waiting))
+    rest = _continue(coroutine, waiting)
+    rest.send(None)
+    return asyncio.get_running_loop().create_task(rest)
 
 
 class Bounded(Generic[T]):
@@ -68,7 +79,7 @@ class Bounded(Generic[T]):
     does not wait.
     """
 
-    __slots__ = ("_coroutine", "_expired", "_has_expired", "_seconds", "_waiting")
+    __slots__ = ("_coroutine", "_expired", "_has_expired", "_is_due", "_seconds", "_waiting")
 
     def __init__(
         self, coroutine: Coroutine[Any, Any, T], seconds: float, expired: Callable[[], Exception]
@@ -78,11 +89,13 @@ class Bounded(Generic[T]):
         self._expired = expired
         self._waiting: Any = None
         self._has_expired = False
+        #: expired, but there was no wait to cancel at that moment
+        self._is_due = False
 
     def _expire(self) -> None:
         self._has_expired = True
-        if self._waiting is not None:
-            self._waiting.cancel()
+        # The wait may have ended in this very turn, or be a mere ``sleep(0)``.
+        self._is_due = self._waiting is None or not self._waiting.cancel()
 
     def __await__(self) -> Generator[Any, Any, T]:
         coroutine = self._coroutine
@@ -92,11 +105,18 @@ class Bounded(Generic[T]):
             result: T = stop.value
             return result
         timer = asyncio.get_running_loop().call_later(self._seconds, self._expire)
+        starter = asyncio.current_task()
+        cancelled_before = starter.cancelling() if starter else 0
         try:
             while True:
                 try:
                     yield self._waiting
+                    if self._is_due:
+                        raise asyncio.CancelledError
                 except BaseException as error:  # whatever is thrown belongs to the coroutine
+                    if self._is_due and isinstance(error, Exception):
+                        error = asyncio.CancelledError()
+                    self._is_due = False
                     self._waiting = coroutine.throw(error)
                 else:
                     self._waiting = coroutine.send(None)
@@ -104,7 +124,9 @@ class Bounded(Generic[T]):
             result = stop.value
             return result
         except asyncio.CancelledError:
-            if self._has_expired:
+            task = asyncio.current_task()
+            cancelled_since = (task.cancelling() if task else 0) - (cancelled_before if task is starter else 0)
+            if self._has_expired and not cancelled_since:
                 raise self._expired() from None
             raise
         finally:
@@ -122,6 +144,8 @@ class Background:
         """Run the coroutine to its first wait, and the rest as a task."""
         try:
             outcome = start(coroutine)
+        except asyncio.CancelledError:
+            return
         except Exception:
             self._logger.exception("a background command failed; please report this")
             return
