@@ -50,8 +50,9 @@ def _split(body: bytes, *, lc_size: int, le_size: int) -> tuple[bytes, int]:
     """The data field and Ne of a body that begins with an Lc field (cases 3 and 4)."""
     nc = int.from_bytes(body[:lc_size], "big")
     end = lc_size + nc
-    if nc and len(body) == end:
+    if len(body) == end:
         return body[lc_size:], 0
+    # a zero Lc would be an Le field of one byte too many
     if nc and len(body) == end + le_size:
         return body[lc_size:end], int.from_bytes(body[end:], "big") or 256**le_size
     raise ValueError(f"Lc announces {nc} bytes, but {len(body)} bytes follow the header")

@@ -41,10 +41,9 @@ _POWER_OFF = wire.encode_control(wire.Control.POWER_OFF)
 _POWER_ON = wire.encode_control(wire.Control.POWER_ON)
 _RESET = wire.encode_control(wire.Control.RESET)
 _ASK_ATR = wire.encode_control(wire.Control.ATR)
-_RECEIVE_SIZE = wire.MAX_PAYLOAD + 3
 
 
-class _Connection(asyncio.BufferedProtocol):
+class _Connection(asyncio.Protocol):
     """One emulator that has connected to the port of a slot."""
 
     def __init__(self, slot: "VpcdSlot") -> None:
@@ -52,7 +51,6 @@ class _Connection(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._decoder = wire.Decoder()
-        self._buffer = memoryview(bytearray(_RECEIVE_SIZE))
         #: the answers to come, in order; those of commands that were given up are cancelled
         self._answers: deque[asyncio.Future[bytes]] = deque()
         self._has_ended = False
@@ -67,11 +65,8 @@ class _Connection(asyncio.BufferedProtocol):
         self._transport.write(frame)
         return answer
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        for payload in self._decoder.feed(bytes(self._buffer[:nbytes])):
+    def data_received(self, data: bytes) -> None:
+        for payload in self._decoder.feed(data):
             if not self._answers:
                 self.drop(f"it sent a frame of {len(payload)} bytes that nobody asked for")
                 return

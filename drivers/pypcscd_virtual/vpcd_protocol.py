@@ -50,9 +50,11 @@ def encode_apdu(apdu: bytes) -> bytes:
 
     Raises LocalProtocolError if an emulator would take it for something else, or it is too long.
     """
+    if 2 <= len(apdu) <= MAX_PAYLOAD:
+        return len(apdu).to_bytes(_LENGTH_SIZE, "big") + apdu
     if not apdu:
         raise LocalProtocolError("the vpcd protocol has no empty APDUs")
-    if len(apdu) == 1 and apdu in _CONTROL_PAYLOADS:
+    if apdu in _CONTROL_PAYLOADS:
         raise LocalProtocolError(
             f"the one-byte APDU {apdu.hex().upper()} means {Control(apdu[0]).name} in the vpcd protocol"
         )

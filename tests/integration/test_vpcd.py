@@ -374,8 +374,7 @@ async def test_answer_in_the_very_moment_of_giving_up() -> None:
         exchange = asyncio.create_task(slot.transmit(Protocol.T0, b"\x80\1"))
         await until(lambda: emulator.frames, "the APDU arrives")
         assert slot._emulator is not None
-        slot._emulator._buffer[:4] = b"\0\2\x6a\1"
-        slot._emulator.buffer_updated(4)
+        slot._emulator.data_received(b"\0\2\x6a\1")
         exchange.cancel()
         with pytest.raises(asyncio.CancelledError):
             await exchange
@@ -422,6 +421,25 @@ async def test_a_silent_emulator_is_a_mute_card(
         assert await mute.power_on() == ATR
         for emulator in (bad, good, again):
             await emulator.disconnect()
+
+
+async def test_a_timer_that_fires_too_late_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
+    """The old connection is gone, and another emulator is in, when the old one's time is up."""
+    async with opened() as (device, port):
+        (slot,) = device.slots
+        first = await Emulator(silent).connect(port)
+        await until(lambda: slot.presence is Presence.PRESENT, "insertion")
+        old = slot._emulator
+        assert old is not None
+        await first.disconnect()
+        await until(lambda: slot.presence is Presence.ABSENT, "removal")
+        second = await Emulator(friendly).connect(port)
+        await until(lambda: slot.presence is Presence.PRESENT, "insertion")
+        old.drop("too late")
+        assert slot.presence is Presence.PRESENT
+        assert warnings(caplog) == []
+        assert await slot.power_on() == ATR
+        await second.disconnect()
 
 
 # --- emulators that misbehave

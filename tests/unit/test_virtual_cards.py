@@ -77,6 +77,7 @@ def test_the_seven_cases(apdu: str, data: str, ne: int, extended: bool) -> None:
         "00 B0 00 00 01 AA 00 00",
         "00 B0 00 00 00 01",
         "00 B0 00 00 00 00 00 00",
+        "00 B0 00 00 00 00 00 00 00",
         "00 B0 00 00 00 00 02 AA",
         "00 B0 00 00 00 00 01 AA 00",
     ],
@@ -139,6 +140,15 @@ async def test_hello_greets_whoever_selected_it() -> None:
     for command in ("00 00 00 00", "00 00 00 00 00", "00 00 00 00 0C"):
         assert await ask(slot, command) == greeting
     assert await ask(slot, "00 00 00 00 05") == "6C 0C"
+
+
+async def test_a_card_without_power_does_not_answer() -> None:
+    slot = await powered(Hello())
+    await slot.power_off()
+    assert await slot.get_attribute(Attribute.ATR_STRING) == b""
+    with pytest.raises(DriverError) as caught:
+        await slot.transmit(Protocol.T0, bytes(4))
+    assert caught.value.reason is Reason.POWER
 
 
 @pytest.mark.parametrize(
@@ -612,6 +622,15 @@ async def test_own_card_from_the_current_directory(folder: Path) -> None:
     slot = (await VirtualDriver().open(config(card="own_cards:Mine"))).slot
     assert await slot.power_on() == bytes.fromhex("3B 00")
     assert sys.path == path
+
+
+def test_the_current_directory_comes_first(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "own_cards.py").write_text("raise RuntimeError('the wrong module')")
+    monkeypatch.syspath_prepend(elsewhere)
+    assert cards.make("own_cards:Mine").atr == bytes.fromhex("3B 00")
 
 
 @pytest.mark.parametrize(

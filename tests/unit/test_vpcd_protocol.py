@@ -62,6 +62,12 @@ def test_longest_frame() -> None:
     assert decoder.pending == 1
 
 
+def test_a_payload_that_looks_like_a_frame() -> None:
+    decoder = wire.Decoder()
+    assert decoder.feed(b"\0\3") == []
+    assert decoder.feed(b"\0\1A") == [b"\0\1A"]
+
+
 @pytest.mark.parametrize(
     ("control", "frame"),
     [
