@@ -205,14 +205,21 @@ class Reference(Daemon):
 
     def command(self, args: Sequence[str | Path]) -> list[str | Path]:
         prepare = 'mount -t tmpfs none /run; mkdir /run/pcscd; mount --bind "$0" /run/pcscd'
-        return ["unshare", "--mount", "sh", "-ec", f'{prepare}; exec pcscd -f "$@"', self.path.parent, *args]
+        script = f'{prepare}; exec {self._program()} -f "$@"'
+        return [*self._namespace(), "sh", "-ec", script, self.path.parent, *args]
 
     @staticmethod
-    def usable() -> bool:
-        if os.geteuid() != 0 or shutil.which("pcscd") is None:
-            return False
-        test = ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/run"]
-        return subprocess.run(test, capture_output=True, check=False).returncode == 0
+    def _program() -> str | None:
+        return shutil.which("pcscd", path="/usr/sbin:/sbin")
+
+    @staticmethod
+    def _namespace() -> list[str | Path]:
+        return ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+
+    @classmethod
+    def usable(cls) -> bool:
+        test = [*cls._namespace(), "mount", "-t", "tmpfs", "none", "/run"]
+        return bool(cls._program()) and subprocess.run(test, capture_output=True, check=False).returncode == 0
 
 
 class Vicc(Background):

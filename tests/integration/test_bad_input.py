@@ -102,7 +102,7 @@ def _undefined(_: Path, compiled: Callable[..., Path]) -> Path:
     [
         (_absent, "(?i)no such file|does not exist"),
         (_text, "(?i)elf|too short"),
-        (_other_class, "ELFCLASS|ELF class"),
+        (_other_class, "(32|64)-bit library"),
         (_no_power, "IFDHPowerICC"),
         (_undefined, "a_function_that_nobody_has"),
     ],

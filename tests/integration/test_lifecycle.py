@@ -25,7 +25,7 @@ from harness import (
 
 
 def pid_file(daemon: Daemon) -> Path:
-    return Path(f"{daemon.path}.pid")
+    return daemon.path.with_suffix(".pid")
 
 
 def test_socket_and_pid_file(start_daemon: Callable[..., Daemon]) -> None:
