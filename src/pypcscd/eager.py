@@ -125,8 +125,9 @@ class Bounded(Generic[T]):
             return result
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            cancelled_since = (task.cancelling() if task else 0) - (cancelled_before if task is starter else 0)
-            if self._has_expired and not cancelled_since:
+            if task is not starter:
+                cancelled_before = 0
+            if self._has_expired and task is not None and task.cancelling() == cancelled_before:
                 raise self._expired() from None
             raise
         finally:
