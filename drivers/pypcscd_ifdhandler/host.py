@@ -34,7 +34,7 @@ class Host:
 
     def serve(self, warning: str) -> None:
         """Report that the library is ready; obey until the daemon closes the control socket."""
-        self.send(Kind.READY, 0, lib.ifd_version(self.library), warning.encode())
+        self.send(wire.pack(Kind.READY, 0, lib.ifd_version(self.library), warning.encode()))
         while True:
             try:
                 message = self._control.recv(wire.MAX_MESSAGE, MSG_CMSG_CLOEXEC)
@@ -52,18 +52,15 @@ class Host:
             elif kind == Kind.ASK:
                 self._ask(request, argument)
 
-    def send(self, kind: Kind, request: int, argument: int = 0, payload: bytes = b"") -> None:
+    def send(self, message: bytes, descriptors: list[int] | None = None) -> None:
         """Send on the control socket; any thread may."""
         try:
-            self._control.send(wire.pack(kind, request, argument, payload))
+            if descriptors is None:
+                self._control.send(message)
+            else:
+                send_fds(self._control, [message], descriptors)
         except BrokenPipeError:
             return  # the daemon is gone; serve() sees it too
-
-    def send_descriptors(self, message: bytes, descriptors: list[int]) -> None:
-        try:
-            send_fds(self._control, [message], descriptors)
-        except BrokenPipeError:
-            return
 
     def close(self) -> None:
         """Close all devices, then the library."""
@@ -80,18 +77,20 @@ class Host:
         return next((device for device in others if device.slots), None)
 
     def _close(self, request: int, index: int) -> None:
-        if (device := self.devices.get(index)) is None:
-            self.send(Kind.CLOSED, request)
-        else:
+        device = self.devices.get(index)
+        if device is not None:
             device.close_request = request
             device.stop()
+        # It may have come to its end meanwhile; a second CLOSED for a request means nothing.
+        if index not in self.devices:
+            self.send(wire.pack(Kind.CLOSED, request))
 
     def _ask(self, request: int, tag: int) -> None:
         value = ffi.new("unsigned char[]", MAX_ATTRIBUTE_SIZE)
         length = ffi.new("unsigned long *", MAX_ATTRIBUTE_SIZE)
         code = lib.ifd_get_capabilities(self.library, 0, tag, length, value)
         size = min(length[0], MAX_ATTRIBUTE_SIZE) if code == ResponseCode.SUCCESS else 0
-        self.send(Kind.CAPABILITY, request, code, bytes(ffi.buffer(value, size)))
+        self.send(wire.pack(Kind.CAPABILITY, request, code, bytes(ffi.buffer(value, size))))
 
 
 class ServedDevice:
@@ -128,8 +127,7 @@ class ServedDevice:
             if code == ResponseCode.SUCCESS:
                 self._open_others()
         if code != ResponseCode.SUCCESS:
-            del self._host.devices[self.index]
-            self._host.send(Kind.FAILED, self._open_request, code, self._call_text().encode())
+            self._end(wire.pack(Kind.FAILED, self._open_request, code, self._call_text().encode()))
             return
         self._report_opened()
         for slot in self.slots[1:]:
@@ -143,9 +141,15 @@ class ServedDevice:
             thread.join()
         for slot in self.slots:
             slot.close()
+        self._end()
+
+    def _end(self, report: bytes = b"") -> None:
+        # first of all: the index may be used again as soon as the daemon knows
         del self._host.devices[self.index]
+        if report:
+            self._host.send(report)
         if self.close_request is not None:
-            self._host.send(Kind.CLOSED, self.close_request)
+            self._host.send(wire.pack(Kind.CLOSED, self.close_request))
 
     def _call_text(self) -> str:
         if self._device and lib.ifd_version(self._host.library) == 3:
@@ -181,6 +185,6 @@ class ServedDevice:
         self._host.thread_safe = self.slots[0].capability(Tag.THREAD_SAFE) == 1
         payload = wire.pack_opened(access, [slot.presence for slot in self.slots])
         message = wire.pack(Kind.OPENED, self._open_request, len(self.slots), payload)
-        self._host.send_descriptors(message, [slot.daemon_end.fileno() for slot in self.slots])
+        self._host.send(message, [slot.daemon_end.fileno() for slot in self.slots])
         for slot in self.slots:
             slot.daemon_end.close()

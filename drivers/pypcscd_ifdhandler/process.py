@@ -74,7 +74,9 @@ def _spawn(command: list[str], *descriptors: int) -> int:
     )
 
 
-def _describe_end(info: os.waitid_result) -> str:
+def _describe_end(info: os.waitid_result | None) -> str:
+    if info is None:
+        return "has ended"
     if info.si_code == os.CLD_EXITED:
         return f"ended by itself with status {info.si_status}"
     try:
@@ -183,8 +185,13 @@ class HelperProcess:
             if not message:
                 self._loop.remove_reader(self._control.fileno())
                 return
-            kind, sequence, argument, payload = wire.unpack(message)
             sockets = [socket(fileno=descriptor) for descriptor in descriptors]
+            try:
+                kind, sequence, argument, payload = wire.unpack(message)
+            except wire.WireError as error:
+                logger.error("%s is not in its right mind (it sent %s) and is killed", self, error)
+                self._kill()
+                return
             request = self._requests.pop(sequence, None)
             if request is None or request.done():
                 for orphan in sockets:
@@ -196,19 +203,25 @@ class HelperProcess:
 
     def _log_readable(self) -> None:
         for _ in range(_LINES_PER_TURN):
-            try:
-                line = self._log.recv(_MAX_LOG_LINE)
-            except BlockingIOError:
+            if not self._read_log():
                 return
-            except OSError:
-                line = b""
-            if not line:
-                self._loop.remove_reader(self._log.fileno())
-                return
-            level = _LEVELS[min(line[0], len(_LEVELS) - 1)]
-            for text in line[1:].decode("utf-8", "backslashreplace").splitlines():
-                printable = text if text.isprintable() else repr(text)[1:-1]
-                logger.log(level, "%s: %s", self._name, printable)
+
+    def _read_log(self) -> bool:
+        """Log a line of the driver; False: there is none."""
+        try:
+            line = self._log.recv(_MAX_LOG_LINE)
+        except BlockingIOError:
+            return False
+        except OSError:
+            line = b""
+        if not line:
+            self._loop.remove_reader(self._log.fileno())
+            return False
+        level = _LEVELS[min(line[0], len(_LEVELS) - 1)]
+        for text in line[1:].decode("utf-8", "backslashreplace").splitlines():
+            printable = text if text.isprintable() else repr(text)[1:-1]
+            logger.log(level, "%s: %s", self._name, printable)
+        return True
 
     # -- the end
 
@@ -256,9 +269,10 @@ class HelperProcess:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def _process_ended(self) -> None:
-        info = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
-        if info is None:
-            return
+        try:
+            info = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            info = None  # a program that embeds this one reaps all children
         how = f"{self} {_describe_end(info)}"
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
@@ -266,7 +280,8 @@ class HelperProcess:
             self._kill_timer.cancel()
         # What it sent before it ended may still lie in the sockets.
         self._control_readable()
-        self._log_readable()
+        while self._read_log():
+            continue
         for end in (self._control, self._log):
             self._loop.remove_reader(end.fileno())
             end.close()

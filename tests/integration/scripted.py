@@ -114,6 +114,11 @@ def helper_pids(driver: IfdHandlerDriver) -> list[int]:
     return [helper.process.pid for helper in driver._helpers]
 
 
+def open_files(pid: int) -> set[str]:
+    """What the descriptors of a process refer to."""
+    return {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
+
+
 def losses(device: Device) -> list[str]:
     """Collects what the device says when it is lost."""
     found: list[str] = []

@@ -12,7 +12,19 @@ from pathlib import Path
 
 import pytest
 from blockbuster import blockbuster_ctx
-from scripted import ATR, Script, build, config, died, helper_pids, losses, no_leaks, order, until
+from scripted import (
+    ATR,
+    Script,
+    build,
+    config,
+    died,
+    helper_pids,
+    losses,
+    no_leaks,
+    open_files,
+    order,
+    until,
+)
 
 from pypcscd.driver import DeviceConfig, DeviceOpenError, DriverError, Presence, Reason
 from pypcscd.scard import Protocol
@@ -223,6 +235,24 @@ async def test_cancelled_open_in_a_shared_helper(
     await device.close()
 
 
+async def test_refused_channel_in_a_shared_helper(
+    driver: IfdHandlerDriver, script: Script, library: Callable[..., str], tmp_path: Path
+) -> None:
+    path = library("ACCESS=2", "THREAD_SAFE=1")
+    device = await driver.open(config(path, script.path))
+    second = Script(tmp_path / "second")
+    second.set("fail-open", "617")
+    with pytest.raises(DeviceOpenError, match="IFD_NO_SUCH_DEVICE"):
+        await driver.open(config(path, second.path))
+    second.clear("fail-open")
+    again = await driver.open(config(path, second.path))
+    assert [call for call in second.calls if call.startswith("Create")] == ["CreateChannel 10000 0"] * 2
+    assert len(helper_pids(driver)) == 1
+    await device.close()
+    assert await again.slots[0].control(2, b"alive") == b"alive"
+    await again.close()
+
+
 async def test_helper_that_is_stuck_is_killed_at_close(
     driver: IfdHandlerDriver, script: Script, library: Callable[..., str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -383,6 +413,13 @@ async def test_function_that_nobody_has_is_warned_of(
     await device.close()
 
 
+def run_instead(program: str) -> Callable[[int, int, int, str], list[str]]:
+    """A command line for helpers that run another program."""
+    return lambda control, log, priority, path: [
+        *(sys.executable, "-c", program, str(control), str(log), str(priority), path)
+    ]
+
+
 async def test_compiled_part_is_missing(
     driver: IfdHandlerDriver, library: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -390,14 +427,56 @@ async def test_compiled_part_is_missing(
         "import sys; sys.modules['pypcscd_ifdhandler._native'] = None;"
         "from pypcscd_ifdhandler.helper import main; main(sys.argv[1:])"
     )
-
-    def command(control_fd: int, log_fd: int, priority: int, path: str) -> list[str]:
-        return [sys.executable, "-c", program, str(control_fd), str(log_fd), str(priority), path]
-
-    monkeypatch.setattr(process, "helper_command", command)
+    monkeypatch.setattr(process, "helper_command", run_instead(program))
     with pytest.raises(DeviceOpenError, match="install gcc and python3-dev and reinstall") as raised:
         await driver.open(config(library()))
     assert raised.value.permanent
+
+
+async def test_helper_that_sends_nonsense_is_killed(
+    driver: IfdHandlerDriver, library: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = (
+        "import signal, socket, sys; socket.socket(fileno=int(sys.argv[1])).send(b'nonsense'); signal.pause()"
+    )
+    monkeypatch.setattr(process, "helper_command", run_instead(program))
+    error = await refusal(driver, library())
+    assert "was killed by SIGKILL" in str(error)
+
+
+async def test_library_that_does_not_load_in_time(
+    driver: IfdHandlerDriver, library: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "helper_command", run_instead("import signal; signal.pause()"))
+    monkeypatch.setattr(process, "CLOSE_LIMIT", 0.05)
+    monkeypatch.setattr("pypcscd_ifdhandler.driver.LOAD_LIMIT", 0.05)
+    with pytest.raises(DeviceOpenError, match=r"did not load within 0\.05 s") as raised:
+        await driver.open(config(library()))
+    assert not raised.value.permanent
+
+
+async def test_reader_that_does_not_open_in_time(
+    driver: IfdHandlerDriver, script: Script, library: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pypcscd_ifdhandler.driver.OPEN_LIMIT", 0.05)
+    monkeypatch.setattr(process, "CLOSE_LIMIT", 0.05)
+    script.set("hold-open")
+    with pytest.raises(DeviceOpenError, match=r'did not open the reader "x" within 0\.05 s') as raised:
+        await driver.open(config(library(), script.path))
+    assert not raised.value.permanent
+
+
+async def test_helper_inherits_nothing_else(
+    driver: IfdHandlerDriver, script: Script, library: Callable[..., str]
+) -> None:
+    leaked = os.open("/dev/zero", os.O_RDONLY)
+    os.set_inheritable(leaked, True)
+    try:
+        device = await driver.open(config(library(), script.path))
+        assert "/dev/zero" not in open_files(helper_pids(driver)[0])
+        await device.close()
+    finally:
+        os.close(leaked)
 
 
 async def test_program_that_cannot_be_started(
