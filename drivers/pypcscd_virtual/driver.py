@@ -235,12 +235,9 @@ class VirtualDriver(Driver):
 
     async def open(self, config: DeviceConfig) -> VirtualDevice:
         """A reader with the card of option ``card`` in it. Raises DeviceOpenError."""
-        where = f"virtual reader {config.name!r}" + (f" ({config.origin})" if config.origin else "")
         unknown = sorted(set(config.options) - {"card"})
         if unknown:
-            raise DeviceOpenError(
-                f"{where}: unknown option {unknown[0]!r}; the only option is 'card'", permanent=True
-            )
+            raise DeviceOpenError(f"unknown option {unknown[0]!r}; the only option is 'card'", permanent=True)
         name = config.options.get("card", "hello")
         if name == _NO_CARD:
             return VirtualDevice(name=config.name)
@@ -249,4 +246,4 @@ class VirtualDriver(Driver):
             card_class = await asyncio.to_thread(cards.find, name)
             return VirtualDevice(cards.build(card_class), config.name)
         except cards.CardNameError as error:
-            raise DeviceOpenError(f"{where}: {error}", permanent=True) from error
+            raise DeviceOpenError(str(error), permanent=True) from error

@@ -272,7 +272,7 @@ class VpcdDevice(Device):
                 # asyncio wraps the system's text in another sentence; names that are not found have none
                 why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
                 raise DeviceOpenError(
-                    f"vpcd reader {self._name!r} cannot listen on {host} port {port}: {why}; "
+                    f"cannot listen on {host} port {port}: {why}; "
                     f"'ss -tanp sport = :{port}' shows who has the port; "
                     "end that program, or choose other ports with the option 'port'"
                 ) from error
@@ -300,35 +300,34 @@ class VpcdDriver(Driver):
 
     async def open(self, config: DeviceConfig) -> VpcdDevice:
         """A reader that listens. Raises DeviceOpenError."""
-        where = f"vpcd reader {config.name!r}" + (f" ({config.origin})" if config.origin else "")
         unknown = sorted(set(config.options) - {"slots", "port", "host"})
         if unknown:
             raise DeviceOpenError(
-                f"{where}: unknown option {unknown[0]!r}; there are 'slots', 'port' and 'host'",
+                f"unknown option {unknown[0]!r}; there are 'slots', 'port' and 'host'",
                 permanent=True,
             )
-        slots = _number(where, "slots", config.options.get("slots", "1"), MAX_SLOTS)
-        port = _number(where, "port", config.options.get("port", str(wire.DEFAULT_PORT)), 0xFFFF)
+        slots = _number("slots", config.options.get("slots", "1"), MAX_SLOTS)
+        port = _number("port", config.options.get("port", str(wire.DEFAULT_PORT)), 0xFFFF)
         if port + slots - 1 > 0xFFFF:
             raise DeviceOpenError(
-                f"{where}: {slots} slots from port {port} on go beyond port 65535; choose a lower port",
+                f"{slots} slots from port {port} on go beyond port 65535; choose a lower port",
                 permanent=True,
             )
         host = config.options.get("host", DEFAULT_HOST)
         device = VpcdDevice(config.name, slots)
         await device.listen(host, port)
         last = f" to {port + slots - 1}" if slots > 1 else ""
-        _log.info("%s: waiting for emulators on %s port %d%s", where, host, port, last)
+        _log.info("%s: waiting for emulators on %s port %d%s", config.name, host, port, last)
         return device
 
 
-def _number(where: str, option: str, text: str, limit: int) -> int:
+def _number(option: str, text: str, limit: int) -> int:
     with suppress(ValueError):
         number = int(text)
         if 1 <= number <= limit:
             return number
     raise DeviceOpenError(
-        f"{where}: option {option!r} must be a number from 1 to {limit}, not {text!r}", permanent=True
+        f"option {option!r} must be a number from 1 to {limit}, not {text!r}", permanent=True
     )
 
 

@@ -10,7 +10,7 @@ from pypcscd.manager.settings import Settings
 
 DEFAULT_SOCKET = Path("/run/pcscd/pcscd.comm")
 DEFAULT_READER_CONF = Path("/etc/reader.conf.d")
-#: where emulators look for vpcd: 0x8C7B, "vpcd" on a telephone keypad
+#: where emulators look for vpcd
 DEFAULT_VPCD_PORT = 35963
 
 
@@ -60,7 +60,7 @@ def add_device_options(parser: ArgumentParser, card_option: str) -> None:
         metavar="CARD",
         action="append",
         default=[],
-        help="add a virtual reader with this card: hello, sle4442, echo, or module:Class; may be repeated",
+        help="add a virtual reader with this card: hello, sle4442, echo, module:Class, or none; repeatable",
     )
     parser.add_argument(
         "--vpcd",

@@ -53,7 +53,7 @@ class DriverError(Exception):
 
 
 class DeviceOpenError(Exception):
-    """A device could not be opened. The message says which, why, and what to do.
+    """A device could not be opened. The message says why and what to do; its caller names the device.
 
     ``permanent``: trying again cannot help until the configuration or the system changes (a missing
     or unusable library, an unknown card class); otherwise the device is tried again with back-off.

@@ -523,7 +523,6 @@ async def test_port_in_use() -> None:
     async with opened(port=str(free + 1)):
         with pytest.raises(DeviceOpenError, match=rf"port {free + 1}: Address already in use") as caught:
             await VpcdDriver().open(DeviceConfig("vpcd", "Other", "vpcd", {"port": str(free), "slots": "2"}))
-        assert "'Other'" in str(caught.value)
         assert "option 'port'" in str(caught.value)
         assert not caught.value.permanent
         # the port below was open for a moment, and is free again
@@ -547,8 +546,6 @@ async def test_options_that_are_wrong(options: dict[str, str], words: str) -> No
     with pytest.raises(DeviceOpenError, match=words) as caught:
         await VpcdDriver().open(DeviceConfig("vpcd", "Wrong", "vpcd", options, "--vpcd"))
     assert caught.value.permanent
-    assert "'Wrong'" in str(caught.value)
-    assert "--vpcd" in str(caught.value)
 
 
 async def test_loopback_only_unless_asked(caplog: pytest.LogCaptureFixture) -> None:

@@ -36,6 +36,8 @@ class DeviceKeeper:
         self._manager = manager
         self._drivers = drivers
         self._wanted: list[_Wanted] = []
+        #: the devices that were given up because trying again cannot help
+        self.given_up: list[DeviceConfig] = []
 
     def add(self, config: DeviceConfig) -> None:
         """Want this device, from now on."""
@@ -87,6 +89,7 @@ class DeviceKeeper:
                 except DeviceOpenError as error:
                     if error.permanent:
                         log.error("%s (%s): %s", config.name, config.origin, error)
+                        self.given_up.append(config)
                         return
                     log.warning(
                         "%s (%s): %s; trying again in %.1f s", config.name, config.origin, error, pause

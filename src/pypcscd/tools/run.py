@@ -55,6 +55,8 @@ async def _run(options: argparse.Namespace) -> int:
         try:
             if ending.asked_to_end:
                 return _SIGNALLED + ending.asked_to_end
+            if daemon.devices.given_up:
+                return _complain("a reader is missing (see above); the command was not run", 1)
             environment = os.environ | {"PCSCLITE_CSOCK_NAME": str(config.socket)}
             return await _command([options.command, *options.arguments], environment, ending)
         finally:
