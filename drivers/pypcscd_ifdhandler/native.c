@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 
 #define VISIBLE __attribute__((visibility("default")))
 #define LIKE_PRINTF(text, first) __attribute__((format(printf, text, first)))
@@ -318,4 +319,11 @@ long ifd_poll(void *function, dword lun, int milliseconds)
 long ifd_stop_polling(void *function, dword lun)
 {
     return ((long (*)(dword))function)(lun);
+}
+
+int ifd_receive_timeout(int fd, int milliseconds)
+{
+    struct timeval timeout = {milliseconds / 1000, milliseconds % 1000 * 1000};
+
+    return setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
 }

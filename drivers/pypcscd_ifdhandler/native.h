@@ -44,6 +44,10 @@ void *ifd_offered_function(const ifd_library *library, unsigned long lun, unsign
 long ifd_poll(void *function, unsigned long lun, int milliseconds);
 long ifd_stop_polling(void *function, unsigned long lun);
 
+/* Let receiving from a socket end after a time. In C, because the layout of struct timeval differs.
+   Returns 0 or -1. */
+int ifd_receive_timeout(int fd, int milliseconds);
+
 /* Where log lines go, each as one datagram (a byte with its priority, then text), and the lowest
    priority that is of interest. */
 void ifd_log_to(int fd, int priority);

@@ -10,8 +10,7 @@ import threading
 import time
 from _thread import LockType
 from collections.abc import Callable
-from socket import AF_UNIX, SHUT_RDWR, SO_RCVTIMEO, SO_SNDBUF, SOCK_SEQPACKET, SOL_SOCKET, socketpair
-from struct import pack as pack_struct
+from socket import AF_UNIX, SHUT_RDWR, SO_SNDBUF, SOCK_SEQPACKET, SOL_SOCKET, socketpair
 from typing import TYPE_CHECKING
 
 from pypcscd_ifdhandler._native import ffi, lib
@@ -145,9 +144,7 @@ class SlotWorker:
             poller.start()
         else:
             # The kernel's time-out costs nothing per command, unlike one of Python's.
-            seconds, fraction = divmod(POLL_INTERVAL, 1)
-            timeout = pack_struct("@ll", int(seconds), int(fraction * 1e6))
-            self._socket.setsockopt(SOL_SOCKET, SO_RCVTIMEO, timeout)
+            lib.ifd_receive_timeout(self._socket.fileno(), int(POLL_INTERVAL * 1000))
             self._next_look = time.monotonic() + POLL_INTERVAL
         receive, request, polled = self._socket.recv_into, self._request, poller is None
         while not self._stopping:

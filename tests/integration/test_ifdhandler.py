@@ -1,7 +1,6 @@
 """Native drivers in their helpers: commands, presence, slots, sharing, closing."""
 
 import asyncio
-import itertools
 import logging
 import os
 import signal
@@ -495,7 +494,7 @@ async def test_flood_of_log_lines_delays_nothing_and_is_counted(
 async def test_reopening_many_times_leaves_nothing_behind(
     driver: IfdHandlerDriver, script: Script, library: Callable[..., str]
 ) -> None:
-    for _ in itertools.repeat(None, 5):
+    for _ in range(5):
         device = await driver.open(config(library("SLOTS=2"), script.path))
         await device.close()
         assert not helper_pids(driver)
