@@ -86,6 +86,8 @@ def pyscard(_: pytest.FixtureRequest) -> list[str | Path]:
 
 def perl(_: pytest.FixtureRequest) -> list[str | Path]:
     need("perl")
+    if subprocess.run(["perl", "-MChipcard::PCSC", "-e1"], capture_output=True, check=False).returncode:
+        missing("libpcsc-perl is not installed")
     return ["perl", CLIENTS / "exchange.pl"]
 
 
