@@ -21,14 +21,17 @@ class FakeSlot(Slot):
         self.gate: asyncio.Event | None = None
         #: what the named command raises, until it is taken out again
         self.failures: dict[str, Reason] = {}
+        #: what the named command raises once
+        self.hiccups: dict[str, Reason] = {}
         self.response = b"\x90\x00"
 
     async def _do(self, name: str, text: str = "") -> None:
         self.calls.append(name + text)
         if self.gate is not None:
             await self.gate.wait()
-        if name in self.failures:
-            raise DriverError(self.failures[name], "as the test wants it")
+        reason = self.hiccups.pop(name, None) or self.failures.get(name)
+        if reason is not None:
+            raise DriverError(reason, "as the test wants it")
 
     async def power_on(self) -> bytes:
         await self._do("power_on")

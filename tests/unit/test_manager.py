@@ -10,7 +10,7 @@ from pypcscd.driver import Presence, Reason
 from pypcscd.manager.handles import Client, InsufficientBufferError, UnknownHandleError
 from pypcscd.manager.manager import Manager
 from pypcscd.manager.reader import Reader
-from pypcscd.manager.settings import Settings
+from pypcscd.manager.settings import ReaderRule, Settings
 from pypcscd.scard import Disposition, PcscError, Protocol, ReaderStatus, ReturnCode, Scope, ShareMode
 
 ANY = Protocol.T0 | Protocol.T1
@@ -54,7 +54,7 @@ class Desk:
         self.slot.update_presence(Presence.PRESENT if present else Presence.ABSENT)
 
 
-QUICK = Settings(transaction_bound=0.02, busy_bound=0.02, retry_window=0.02)
+QUICK = Settings(transaction_bound=0.02, busy_bound=0.02, retry_window=0.02, power_up_pause=0)
 
 
 @pytest.fixture
@@ -358,6 +358,18 @@ async def test_a_mute_card(desk: Desk) -> None:
     assert desk.status.state == CARD
 
 
+@pytest.mark.parametrize(
+    ("reason", "state"), [(Reason.POWER, CARD), (Reason.COMMUNICATION, CARD), (Reason.TIMEOUT, MUTE)]
+)
+async def test_a_card_that_answers_at_the_second_try(desk: Desk, reason: Reason, state: int) -> None:
+    desk.insert(False)
+    desk.slot.hiccups["power_on"] = reason
+    desk.insert(True)
+    await turn()
+    assert desk.status.state == state
+    assert desk.slot.calls.count("power_on") == (2 if state == CARD else 1)
+
+
 async def test_a_reader_that_fell_silent(desk: Desk) -> None:
     client = desk.client()
     card = await desk.connect(client)
@@ -649,6 +661,16 @@ async def test_power_can_be_kept_for_ever() -> None:
     await desk.manager.disconnect(client, await desk.connect(client), LEAVE)
     await asyncio.sleep(0.02)
     assert "power_off" not in desk.slot.calls
+
+
+async def test_a_reader_may_have_its_own_delay() -> None:
+    rules = (ReaderRule("Fake *", None), ReaderRule("*", 0.0))
+    desk = Desk(FakeSlot(), Settings(power_down_delay=0.0, reader_rules=rules))
+    await desk.start()
+    await asyncio.sleep(0.02)
+    assert desk.slot.calls == []
+    assert Settings(reader_rules=rules).power_down_delay_of("Other 00 00") == 0.0
+    assert Settings(reader_rules=rules[:1]).power_down_delay_of("Other 00 00") == 5.0
 
 
 async def test_disconnect_with_unpower(desk: Desk) -> None:

@@ -24,6 +24,8 @@ log = logging.getLogger("pypcscd.reader")
 
 _CARD_READY = ReaderState.PRESENT | ReaderState.POWERED | ReaderState.NEGOTIABLE
 _CARD_MUTE = ReaderState.PRESENT | ReaderState.SWALLOWED
+#: a power-up that failed for these reasons may succeed the next time
+_WORTH_ANOTHER_TRY = (Reason.POWER, Reason.COMMUNICATION)
 
 
 class Reader:
@@ -220,7 +222,7 @@ class Reader:
                 return
             state, answer = _CARD_MUTE, b""
             try:
-                answer = await self._run(self.slot.power_on(), self.slot.command_deadline)
+                answer = await self._power_on()
                 state = _CARD_READY
             except DriverError as error:
                 log.warning("%s: the card could not be powered: %s", self.name, error)
@@ -237,13 +239,25 @@ class Reader:
     async def _run(self, command: Coroutine[Any, Any, T], deadline: float) -> T:
         return await Bounded(command, deadline, self._timed_out)
 
+    async def _power_on(self) -> bytes:
+        """Power the card, with a second try where that may help. Raises DriverError."""
+        for _ in range(self._settings.power_up_attempts - 1):
+            try:
+                return await self._run(self.slot.power_on(), self.slot.command_deadline)
+            except DriverError as error:
+                if error.reason not in _WORTH_ANOTHER_TRY:
+                    raise
+                log.debug("%s: the card could not be powered, trying again: %s", self.name, error)
+                await asyncio.sleep(self._settings.power_up_pause)
+        return await self._run(self.slot.power_on(), self.slot.command_deadline)
+
     async def power_up(self) -> None:
         """Make the card ready for a connection. Raises NO_SMARTCARD or W_UNPOWERED_CARD."""
         if not self.has_card:
             raise PcscError(ReturnCode.E_NO_SMARTCARD)
         if not self._is_powered:
             try:
-                answer = await self._run(self.slot.power_on(), self.slot.command_deadline)
+                answer = await self._power_on()
             except DriverError as error:
                 log.warning("%s: the card could not be powered: %s", self.name, error)
                 self._show(_CARD_MUTE, b"")
@@ -272,7 +286,7 @@ class Reader:
         try:
             if cold:
                 await self._power_down_quietly()
-                answer = await self._run(self.slot.power_on(), self.slot.command_deadline)
+                answer = await self._power_on()
             else:
                 answer = await self._run(self.slot.reset(), self.slot.command_deadline)
         except DriverError as error:
@@ -374,7 +388,7 @@ class Reader:
 
     def _schedule_power_down(self) -> None:
         self._cancel_power_down()
-        delay = self._settings.power_down_delay
+        delay = self._settings.power_down_delay_of(self.name)
         if delay is None or not self._is_powered or self._is_in_use or self.is_gone:
             return
         loop = asyncio.get_running_loop()

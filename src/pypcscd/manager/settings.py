@@ -1,6 +1,16 @@
 """What an administrator may change in the manager."""
 
+import fnmatch
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ReaderRule:
+    """What holds for readers whose name matches a glob pattern."""
+
+    pattern: str
+    #: seconds, None for never
+    power_down_delay: float | None
 
 
 @dataclass(frozen=True)
@@ -13,6 +23,12 @@ class Settings:
     handles_per_client: int = 200
     #: an unused card is powered down after this long; None: never
     power_down_delay: float | None = 5.0
+    #: exceptions to it; the first that matches counts
+    reader_rules: tuple[ReaderRule, ...] = ()
+    #: how often a card is powered up before it is taken for mute: contacts bounce
+    power_up_attempts: int = 2
+    #: the pause between two attempts
+    power_up_pause: float = 0.1
     #: how long SCardBeginTransaction waits for another's transaction before the client asks again
     transaction_bound: float = 0.5
     #: the same for SCardTransmit, SCardStatus and SCardReconnect
@@ -23,3 +39,10 @@ class Settings:
     announce_bound: float = 2.0
     #: how long a card may take to power off when its reader is given up
     retire_bound: float = 2.0
+
+    def power_down_delay_of(self, reader: str) -> float | None:
+        """The delay for the reader of that name."""
+        for rule in self.reader_rules:
+            if fnmatch.fnmatchcase(reader, rule.pattern):
+                return rule.power_down_delay
+        return self.power_down_delay
