@@ -39,18 +39,13 @@ class _Options:
 
 
 def _parse_options(config: DeviceConfig) -> _Options:
-    where = f" ({config.origin})" if config.origin else ""
     library = config.options.get("library", "")
     if not library:
-        raise DeviceOpenError(
-            f'the reader "{config.name}"{where} names no driver library; set its option "library"',
-            permanent=True,
-        )
+        raise DeviceOpenError('no driver library is named; set the option "library"', permanent=True)
     channel = config.options.get("channel", "") or "0"
     if not (channel.isascii() and channel.isdecimal() and int(channel) <= _MAX_CHANNEL):
         raise DeviceOpenError(
-            f'the channel "{channel}" of the reader "{config.name}"{where} is not a number'
-            f" from 0 to {_MAX_CHANNEL}; correct it",
+            f'the channel "{channel}" is not a number from 0 to {_MAX_CHANNEL}; correct the option "channel"',
             permanent=True,
         )
     return _Options(library, config.options.get("device", ""), int(channel))
@@ -107,7 +102,7 @@ class IfdHandlerDriver(Driver):
         async with self._locks.setdefault(options.library, asyncio.Lock()):
             shared = (helper for helper in self._helpers if helper.can_share(options.library))
             helper = next(shared, None) or await self._start(options.library)
-            return await self._open_in(helper, options, config.name)
+            return await self._open_in(helper, options)
 
     async def probe(self, library: str) -> LibraryReport:
         """Load a library in a helper of its own and ask what it can do, without opening a device.
@@ -183,19 +178,18 @@ class IfdHandlerDriver(Driver):
 
     # -- devices
 
-    async def _open_in(self, helper: _Helper, options: _Options, name: str) -> Device:
+    async def _open_in(self, helper: _Helper, options: _Options) -> Device:
         index = helper.reserve()
         payload = wire.pack_open(options.channel, options.device.encode("utf-8", "surrogateescape"))
         request = helper.process.ask(Kind.OPEN, index, payload)
         try:
             reply = await settle(request, OPEN_LIMIT)
         except HelperGoneError as gone:
-            raise DeviceOpenError(f'{gone} while it opened the reader "{name}"') from None
+            raise DeviceOpenError(f"{gone} while it opened the reader") from None
         except TimeoutError:
             self._release(helper, index)
             raise DeviceOpenError(
-                f'{helper.process} did not open the reader "{name}" within {OPEN_LIMIT:g} s;'
-                " check its device and cable"
+                f"{helper.process} did not open the reader within {OPEN_LIMIT:g} s; check its device and cable"
             ) from None
         except asyncio.CancelledError:
             self._release(helper, index)
@@ -206,8 +200,7 @@ class IfdHandlerDriver(Driver):
                 await self._end(helper)
             call = reply.payload.decode("utf-8", "replace")
             raise DeviceOpenError(
-                f'the driver {options.library} could not open the reader "{name}":'
-                f" {call} returned {describe(reply.argument)};"
+                f"{call} of the driver {options.library} returned {describe(reply.argument)};"
                 " check that the device is connected and that DEVICENAME and CHANNELID are right"
             )
         helper.access, presences = wire.unpack_opened(reply.payload)

@@ -31,9 +31,9 @@ def build(
     return str(path)
 
 
-def config(library: str | Path, device: str | Path = "", channel: str = "0", name: str = "x") -> DeviceConfig:
+def config(library: str | Path, device: str | Path = "", channel: str = "0") -> DeviceConfig:
     options = {"library": str(library), "device": str(device), "channel": channel}
-    return DeviceConfig("ifdhandler", name, str(library), options, "test:1")
+    return DeviceConfig("ifdhandler", "x", str(library), options)
 
 
 async def until(condition: Callable[[], object], what: str = "", seconds: float = 10) -> None:

@@ -122,8 +122,8 @@ async def test_ccid_driver_loads_and_answers(driver: IfdHandlerDriver) -> None:
 async def test_ccid_driver_without_its_reader(driver: IfdHandlerDriver) -> None:
     device = "usb:08e6/3437:libudev:0:/dev/bus/usb/001/002"
     with pytest.raises(DeviceOpenError) as raised:
-        await driver.open(config(CCID_LIBRARY, device, name="Gem PC"))
-    for words in (str(CCID_LIBRARY), '"Gem PC"', device, "IFD_NO_SUCH_DEVICE (617)"):
+        await driver.open(config(CCID_LIBRARY, device))
+    for words in (str(CCID_LIBRARY), device, "IFD_NO_SUCH_DEVICE (617)"):
         assert words in str(raised.value)
     assert not raised.value.permanent
 
