@@ -189,7 +189,8 @@ class IfdHandlerDriver(Driver):
         except TimeoutError:
             self._release(helper, index)
             raise DeviceOpenError(
-                f"{helper.process} did not open the reader within {OPEN_LIMIT:g} s; check its device and cable"
+                f"{helper.process} did not open the reader within {OPEN_LIMIT:g} s;"
+                " check the device and its cable"
             ) from None
         except asyncio.CancelledError:
             self._release(helper, index)
