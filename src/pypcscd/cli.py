@@ -4,11 +4,13 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 from pypcscd import __version__
 from pypcscd.config import DEFAULT_READER_CONF, DEFAULT_SOCKET, Config, add_device_options, chosen_devices
+from pypcscd.settings_file import DEFAULT_PATH, SettingsError, load
 
 #: sub-command -> (module whose ``main(arguments)`` runs it, one line for the help)
 _TOOLS = {
@@ -55,6 +57,18 @@ def _parser() -> argparse.ArgumentParser:
         help="socket for clients (%(default)s); they find another one by PCSCLITE_CSOCK_NAME",
     )
     add_device_options(parser, "--virtual")
+    parser.add_argument(
+        "--settings",
+        metavar="FILE",
+        type=Path,
+        help=f"settings to be read instead of {DEFAULT_PATH} (see docs/settings.md)",
+    )
+    for flags, limited in (
+        (("-t", "--max-thread"), "clients"),
+        (("-s", "--max-card-handle-per-thread"), "card handles of one client"),
+        (("-r", "--max-card-handle-per-reader"), "card handles on one reader"),
+    ):
+        parser.add_argument(*flags, metavar="N", type=int, default=0, help=f"most {limited} at a time")
     level = parser.add_mutually_exclusive_group()
     for flag, name in (("-d", "debug"), ("-i", "info"), ("-e", "error"), ("-C", "critical")):
         level.add_argument(
@@ -83,7 +97,7 @@ def _daemon(words: Sequence[str]) -> int:
     logs.configure(_LEVELS[options.level])
     try:
         asyncio.run(serve(_config(options)))
-    except DaemonError as error:
+    except (DaemonError, SettingsError) as error:
         logging.getLogger("pypcscd").critical("%s", error)
         return 1
     return 0
@@ -95,4 +109,13 @@ def _config(options: argparse.Namespace) -> Config:
     if reader_conf is None and not devices and DEFAULT_READER_CONF.is_dir():
         # A daemon that was asked for virtual readers has those only, unless -c adds native ones.
         reader_conf = DEFAULT_READER_CONF
-    return Config(socket=options.socket.absolute(), devices=devices, reader_conf=reader_conf)
+    config = Config(socket=options.socket.absolute(), devices=devices, reader_conf=reader_conf)
+    if options.settings is not None or DEFAULT_PATH.exists():
+        config = load(options.settings or DEFAULT_PATH, config)
+    # As in pcscd, 0 leaves a limit as it is.
+    settings = replace(
+        config.settings,
+        handles_per_client=options.max_card_handle_per_thread or config.settings.handles_per_client,
+        handles_per_reader=options.max_card_handle_per_reader or config.settings.handles_per_reader,
+    )
+    return replace(config, settings=settings, max_clients=options.max_thread or config.max_clients)

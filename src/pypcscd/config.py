@@ -23,6 +23,8 @@ class Config:
     #: a reader.conf file, or a directory of them; None: no native readers are configured
     reader_conf: Path | None = None
     settings: Settings = field(default_factory=Settings)
+    #: connections that may be open at the same time
+    max_clients: int = 4096
     #: how long, in seconds, clients wait at most for the first readers when the daemon starts
     settle_bound: float = 3.0
 

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
+from pathlib import Path
 
 from pypcscd.config import Config
 from pypcscd.hotplug.devices import DeviceKeeper
@@ -41,7 +43,9 @@ class Daemon:
         except InstanceError as error:
             raise DaemonError(str(error)) from error
         try:
-            self._listener = Listener(self.manager, open_socket(self._config.socket))
+            self._listener = Listener(
+                self.manager, open_socket(self._config.socket), self._config.max_clients
+            )
         except OSError as error:
             self._instance.release()
             raise DaemonError(f"cannot listen on {self._config.socket}: {error.strerror or error}") from error
@@ -69,21 +73,28 @@ class Daemon:
         for device in self._config.devices:
             self.devices.add(device)
         if self._config.reader_conf is not None:
-            self._add_native_devices()
+            self._add_native_devices(self._config.reader_conf)
 
-    def _add_native_devices(self) -> None:
+    def _add_native_devices(self, path: Path) -> None:
         from pypcscd.hotplug import readerconf
 
-        assert self._config.reader_conf is not None
-        devices, errors = readerconf.load(self._config.reader_conf)
+        devices, errors = readerconf.load(path)
         for error in errors:
             log.error("%s", error)
         for device in devices:
             self.devices.add(device)
 
 
+def _allow_many_clients() -> None:
+    """Each client takes a descriptor; the usual soft limit of 1,024 is there for select() only."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 async def serve(config: Config) -> None:
     """Run a daemon until SIGTERM, SIGINT or SIGQUIT. Raises DaemonError if it cannot start."""
+    _allow_many_clients()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):

@@ -17,6 +17,7 @@ from pypcscd.scard import ReturnCode
 from pypcscd.server.listener import Listener, open_socket
 
 NAME = "Fake 00 00"
+MAX_CLIENTS = 4
 ALL_DIALECTS = [pytest.param(dialect, id="{}.{}".format(*version)) for version, dialect in DIALECTS.items()]
 
 
@@ -91,7 +92,7 @@ class House:
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     house = House(tmp_path / "socket")
     await house.manager.add_readers("Fake", 0, [house.slot])
-    listener = Listener(house.manager, open_socket(house.path))
+    listener = Listener(house.manager, open_socket(house.path), max_clients=MAX_CLIENTS)
     await listener.start()
     yield house
     for client in house.clients:
@@ -309,3 +310,14 @@ async def test_a_fixed_table_has_sixteen_records(house: House, readers: int) -> 
     assert len((await old.ask(Command.GET_READERS_STATE)).readers) == min(readers, 16)
     assert await new.ask(Command.READERS_STATE_SIZE) == m.StatesSize(readers)
     assert len((await new.ask(Command.READERS_STATE_ARRAY)).readers) == readers
+
+
+async def test_one_client_too_many(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    clients = [await house.client() for _ in range(MAX_CLIENTS)]
+    for client in clients:
+        await client.context()
+    assert await (await house.client()).is_closed()
+    assert "connection 5 is one too many: 4 clients are connected" in caplog.text
+    clients[0].close()
+    await until(lambda: len(house.manager._contexts) == MAX_CLIENTS - 1)
+    await (await house.client()).context()

@@ -8,10 +8,11 @@ As in the protocol itself at most one request is outstanding: further ones wait 
 the reply to the first was made.
 """
 
+import struct
 import sys
 from typing import NamedTuple
 
-from pypcscd.protocol.dialects import NEWEST, UNTOLD, Codec, Dialect, WaitAnswer, codec
+from pypcscd.protocol.dialects import NEWEST, UNTOLD, Codec, Dialect, Layout, WaitAnswer, codec
 from pypcscd.protocol.messages import Attribute, Command, Control, Message, StatesSize, Transmit
 from pypcscd.scard import MAX_ATTRIBUTE_SIZE, MAX_BUFFER_SIZE_EXTENDED, ReaderStatus
 
@@ -20,6 +21,13 @@ NATIVE_ORDER = "<" if sys.byteorder == "little" else ">"
 FIXED_TABLE_SIZE = 16
 _HEADER_SIZE = 8
 _WITH_DATA = (Command.TRANSMIT, Command.CONTROL)
+_WITH_TABLE = (
+    Command.GET_READERS_STATE,
+    Command.READERS_STATE_ARRAY,
+    Command.WAIT_READER_STATE_CHANGE,
+)
+#: commands whose answer may be an event, or nothing
+_ANSWERED_BY_EVENT = (Command.WAIT_READER_STATE_CHANGE, Command.STOP_WAITING_READER_STATE_CHANGE)
 #: what a 4.6 client asks between WAIT and the table; an event must not come in between
 _FIRST_LOOK = (Command.READERS_STATE_SIZE, Command.GET_READER_EVENTS)
 
@@ -38,6 +46,20 @@ class RemoteProtocolError(ProtocolError):
 
 def _too_long(command: Command, length: int, limit: int) -> RemoteProtocolError:
     return RemoteProtocolError(f"{command.name} with {length} bytes instead of {limit} at most")
+
+
+def _encode(command: Command, layout: Layout | None, body: Message | None) -> bytes:
+    """A body as bytes, or none. Raises LocalProtocolError."""
+    if layout is None:
+        if body is not None:
+            raise LocalProtocolError(f"{command.name} has no body here")
+        return b""
+    if not isinstance(body, layout.message):
+        raise LocalProtocolError(f"{command.name} needs a body of type {layout.message.__name__}")
+    try:
+        return layout.encode(body)
+    except struct.error as error:
+        raise LocalProtocolError(f"{command.name}: {error}") from error
 
 
 class Request(NamedTuple):
@@ -140,19 +162,31 @@ class ServerConnection:
         return Request(command, body, data)
 
     def reply(self, body: Message, data: bytes = b"") -> bytes:
-        """The answer to the outstanding request, with the data of TRANSMIT and CONTROL behind it."""
-        command = self._answered()
-        encoded = self._codec.replies[command].structure.pack(*body) + data
+        """The answer to the outstanding request, with the data of TRANSMIT and CONTROL behind it.
+
+        After a LocalProtocolError the request is still outstanding and can be answered otherwise.
+        """
+        command = self._unanswered()
+        encoded = _encode(command, self._codec.replies.get(command), body) + data
+        if data and command not in _WITH_DATA:
+            raise LocalProtocolError(f"{command.name} carries no data")
+        self._outstanding = None
         return encoded if command in _FIRST_LOOK else encoded + self._release_event()
 
     def reply_readers(self, records: bytes) -> bytes:
         """The answer that is a reader table, made by ``codec.encode_table`` or ``encode_records``."""
-        self._answered()
+        command = self._unanswered()
+        if command not in _WITH_TABLE:
+            raise LocalProtocolError(f"{command.name} is not answered with a reader table")
+        self._outstanding = None
         return records + self._release_event()
 
     def no_reply(self) -> bytes:
         """The outstanding request has no answer. Returns an event that was held back, mostly nothing."""
-        command = self._answered()
+        command = self._unanswered()
+        if command not in _ANSWERED_BY_EVENT:
+            raise LocalProtocolError(f"{command.name} must be answered")
+        self._outstanding = None
         return b"" if command is Command.WAIT_READER_STATE_CHANGE else self._release_event()
 
     def event(self, rv: int) -> bytes:
@@ -167,12 +201,10 @@ class ServerConnection:
             return b""
         return encoded
 
-    def _answered(self) -> Command:
-        command = self._outstanding
-        if command is None:
+    def _unanswered(self) -> Command:
+        if self._outstanding is None:
             raise LocalProtocolError("a reply without a request")
-        self._outstanding = None
-        return command
+        return self._outstanding
 
     def _release_event(self) -> bytes:
         self._is_first_look = False
@@ -215,13 +247,10 @@ class ClientConnection:
             raise LocalProtocolError(
                 "{} does not exist in protocol {}.{}".format(command.name, *self.dialect.version)
             ) from None
-        encoded = b""
-        if layout:
-            if not isinstance(body, layout.message):
-                raise LocalProtocolError(f"{command.name} needs a body of type {layout.message.__name__}")
-            encoded = layout.structure.pack(*body)
-        if data and command not in _WITH_DATA:
-            raise LocalProtocolError(f"{command.name} carries no data")
+        encoded = _encode(command, layout, body)
+        announced = body.send_length if isinstance(body, Transmit | Control) else 0
+        if len(data) != announced:
+            raise LocalProtocolError(f"{command.name} with {len(data)} bytes of data instead of {announced}")
         is_silent = (
             command is Command.WAIT_READER_STATE_CHANGE and self.dialect.wait_answer is WaitAnswer.NOTHING
         )
@@ -235,16 +264,13 @@ class ClientConnection:
     def next_event(self) -> Reply | ReaderEvent | None:
         """The reply to the outstanding request, else the event that ends a wait, else None.
 
+        Raises RemoteProtocolError as soon as the bytes cannot become a reply.
         The answer to STOP and an event cannot be told apart and need not be: both end the wait.
         """
         command = self._outstanding
         if command is None:
             return self._next_reader_event()
-        if command in (
-            Command.GET_READERS_STATE,
-            Command.READERS_STATE_ARRAY,
-            Command.WAIT_READER_STATE_CHANGE,
-        ):
+        if command in _WITH_TABLE:
             is_counted = command is Command.READERS_STATE_ARRAY
             records = self._counted if is_counted else self.table_size
             table = self._take(records * self._codec.record_size)
@@ -281,6 +307,8 @@ class ClientConnection:
             if body.readers < 0:
                 raise RemoteProtocolError(f"a reader table of {body.readers} records")
             self._counted = body.readers
+        if data_length > MAX_BUFFER_SIZE_EXTENDED:
+            raise _too_long(command, data_length, MAX_BUFFER_SIZE_EXTENDED)
         whole = self._take(size + data_length)
         return None if whole is None else Reply(command, body, whole[size:])
 

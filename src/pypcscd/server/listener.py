@@ -1,12 +1,15 @@
 """The client socket: made, kept and removed."""
 
 import asyncio
+import logging
 import socket
 from pathlib import Path
 
 from pypcscd.manager.manager import Manager
 from pypcscd.server.calls import TableCache
 from pypcscd.server.session import Session
+
+log = logging.getLogger("pypcscd.server")
 
 #: everybody may connect; who may do what is decided per connection
 _SOCKET_MODE = 0o666
@@ -31,9 +34,11 @@ def open_socket(path: Path) -> socket.socket:
 class Listener:
     """Accepts clients on a listening socket and keeps their sessions."""
 
-    def __init__(self, manager: Manager, listening: socket.socket) -> None:
+    def __init__(self, manager: Manager, listening: socket.socket, max_clients: int) -> None:
+        """``max_clients``: a connection beyond so many is closed at once, as in pcscd."""
         self._manager = manager
         self._listening = listening
+        self._max_clients = max_clients
         self._server: asyncio.Server | None = None
         self._connections = 0
         self._sessions: set[Session] = set()
@@ -60,5 +65,12 @@ class Listener:
         session = Session(
             self._manager, self._connections, self._receive_buffer, self._tables, self._sessions.discard
         )
+        if len(self._sessions) >= self._max_clients:
+            log.warning(
+                "connection %d is one too many: %d clients are connected; the limit is [limits] clients",
+                self._connections,
+                self._max_clients,
+            )
+            session.refuse()
         self._sessions.add(session)
         return session

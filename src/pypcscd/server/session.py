@@ -47,6 +47,7 @@ class Session(asyncio.BufferedProtocol):
         self._client = manager.add_client(self._peer, self._notify)
         self._calls = Calls(manager, self._client, self._connection, tables)
         self._transport: asyncio.Transport | None = None
+        self._is_refused = False
         self._pending: asyncio.Task[bytes] | None = None
         self._is_congested = False
 
@@ -54,6 +55,9 @@ class Session(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        if self._is_refused:
+            self._transport.close()
+            return
         self._peer.identify(transport.get_extra_info("socket"))
         log.debug("%s connected", self._peer)
 
@@ -78,6 +82,10 @@ class Session(asyncio.BufferedProtocol):
         self._end()
 
     # --- requests -----------------------------------------------------------------------------
+
+    def refuse(self) -> None:
+        """Hang up as soon as the connection is made."""
+        self._is_refused = True
 
     def close(self) -> None:
         """Send what is owed and hang up."""

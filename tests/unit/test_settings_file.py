@@ -1,0 +1,96 @@
+"""The settings file: what it changes, and how mistakes in it are named."""
+
+from pathlib import Path
+
+import pytest
+
+from pypcscd import cli
+from pypcscd.config import Config
+from pypcscd.manager.settings import ReaderRule
+from pypcscd.settings_file import SettingsError, load
+
+GOOD = """
+[limits]
+clients = 7
+handles_per_client = 8
+handles_per_reader = 9
+
+[power]
+down_delay = 2.5
+
+[[reader]]
+name = "SIM bank *"
+power_down_delay = "never"
+
+[[reader]]
+name = "*"
+power_down_delay = 1
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "pypcscd.toml"
+
+
+def test_everything(path: Path) -> None:
+    path.write_text(GOOD)
+    config = load(path, Config())
+    assert config.max_clients == 7
+    assert config.settings.handles_per_client == 8
+    assert config.settings.handles_per_reader == 9
+    assert config.settings.power_down_delay == 2.5
+    assert config.settings.reader_rules == (ReaderRule("SIM bank *", None), ReaderRule("*", 1.0))
+
+
+def test_an_empty_file_changes_nothing(path: Path) -> None:
+    path.write_text("# nothing\n")
+    assert load(path, Config()) == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        ("[limit]\n", 1, "limit: unknown; there are limits, power, reader"),
+        ("\n[limits]\nclient = 1\n", 3, "client: unknown; there are clients, handles_per_client"),
+        ("[limits]\nclients = 0\n", 2, "clients: 0 is not a number from 1 on"),
+        ("[limits]\n\nclients = true\n", 3, "clients: True is not a number from 1 on"),
+        ("limits = 3\n", 1, "limits: write [limits] and its settings below"),
+        ("[power]\ndown_delay = 'often'\n", 2, "down_delay: 'often' is neither a number of seconds"),
+        ("[power]\ndown_delay = -1\n", 2, "down_delay: -1 is neither"),
+        ("[reader]\nname = 'x'\n", 1, "write [[reader]], with two brackets"),
+        ("[[reader]]\nname = 'x'\n", 1, "power_down_delay is missing"),
+        (GOOD.replace("= 1", "= inf"), 16, "power_down_delay: inf is neither"),
+        (GOOD.replace('"*"', "4"), 15, "name: 4 is not a text"),
+        ("[limits]\nclients = \n", 2, "Invalid value (at line 2, column 11)"),
+    ],
+)
+def test_mistakes_are_named_by_file_line_and_reason(path: Path, text: str, line: int, reason: str) -> None:
+    path.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load(path, Config())
+    said = str(caught.value)
+    assert reason in said
+    assert said.startswith(f"{path}:{line}: ") or f"at line {line}" in said
+
+
+def test_files_that_cannot_be_read(path: Path) -> None:
+    with pytest.raises(SettingsError, match=f"{path}: No such file"):
+        load(path, Config())
+    path.write_bytes(b"\xff")
+    with pytest.raises(SettingsError, match=f"{path}: "):
+        load(path, Config())
+
+
+def test_the_daemon_does_not_start_with_a_wrong_file(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path.write_text("[power]\nlevel = 9\n")
+    assert cli.main(["-f", "--virtual", "hello", "--settings", str(path)]) == 1
+    assert f"{path}:2: level: unknown; there are down_delay" in capfd.readouterr().err
+
+
+def test_the_command_line_wins(path: Path) -> None:
+    path.write_text(GOOD)
+    words = ["-f", "--virtual", "hello", "--settings", str(path), "-t", "70", "-s", "80", "-r", "0"]
+    config = cli._config(cli._parser().parse_args(words))
+    assert (config.max_clients, config.settings.handles_per_client) == (70, 80)
+    assert config.settings.handles_per_reader == 9
