@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness import missing, need
+
 from pypcscd.driver import Device, DeviceConfig, Presence, Slot
 from pypcscd_ifdhandler.driver import IfdHandlerDriver
 
 SOURCE = Path(__file__).parent.parent / "native" / "scripted_ifd.c"
-VPCD_LIBRARY = Path("/usr/lib/pcsc/drivers/serial/libifdvpcd.so")
 CCID_LIBRARY = Path("/usr/lib/pcsc/drivers/ifd-ccid.bundle/Contents/Linux/libccid.so")
 ATR = bytes.fromhex("3B021450")
 
@@ -24,6 +25,7 @@ def build(
     directory: Path, *options: str, name: str = "libscripted.so", linked: Sequence[str] = ()
 ) -> str:
     """Compile the scripted driver; ``options`` as "SLOTS=2", ``linked`` as "-lm"."""
+    need("gcc")
     path = directory / name
     defines = [f"-D{option}" for option in options]
     command = ["gcc", "-shared", "-fPIC", "-Wall", "-Werror", *defines, "-o", str(path), str(SOURCE), *linked]
@@ -34,6 +36,13 @@ def build(
 def config(library: str | Path, device: str | Path = "", channel: str = "0") -> DeviceConfig:
     options = {"library": str(library), "device": str(device), "channel": channel}
     return DeviceConfig("ifdhandler", "x", str(library), options)
+
+
+def real(library: Path) -> Path:
+    """A driver of the system; without it the test is skipped."""
+    if not library.exists():
+        missing(f"{library} is not installed")
+    return library
 
 
 async def until(condition: Callable[[], object], what: str = "", seconds: float = 10) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from blockbuster import blockbuster_ctx
+from harness import VPCD_LIBRARY
 from scripted import (
     ATR,
     CCID_LIBRARY,
-    VPCD_LIBRARY,
     Script,
     VpcdCard,
     build,
@@ -21,6 +21,7 @@ from scripted import (
     helper_pids,
     no_leaks,
     order,
+    real,
     until,
     until_presence,
 )
@@ -62,7 +63,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
 
 async def test_vpcd_card_from_insertion_to_removal(driver: IfdHandlerDriver) -> None:
     port = free_port()
-    device = await driver.open(config(VPCD_LIBRARY, f"/dev/null:{port}"))
+    device = await driver.open(config(real(VPCD_LIBRARY), f"/dev/null:{port}"))
     slot, other = device.slots
     assert slot.presence is Presence.ABSENT
     with pytest.raises(DriverError) as raised:
@@ -96,9 +97,9 @@ async def test_vpcd_card_from_insertion_to_removal(driver: IfdHandlerDriver) -> 
 async def test_vpcd_devices_have_a_helper_each(driver: IfdHandlerDriver) -> None:
     # The library keeps its slots in static data, so that two devices in one process would clash.
     ports = [free_port()]
-    devices = [await driver.open(config(VPCD_LIBRARY, f"/dev/null:{ports[0]}"))]
+    devices = [await driver.open(config(real(VPCD_LIBRARY), f"/dev/null:{ports[0]}"))]
     ports.append(free_port())
-    devices.append(await driver.open(config(VPCD_LIBRARY, f"/dev/null:{ports[1]}")))
+    devices.append(await driver.open(config(real(VPCD_LIBRARY), f"/dev/null:{ports[1]}")))
     assert len(set(helper_pids(driver))) == 2
     cards = [await VpcdCard.insert(port) for port in ports]
     for number, (device, card) in enumerate(zip(devices, cards, strict=True)):
@@ -112,7 +113,7 @@ async def test_vpcd_devices_have_a_helper_each(driver: IfdHandlerDriver) -> None
 
 
 async def test_ccid_driver_loads_and_answers(driver: IfdHandlerDriver) -> None:
-    report = await driver.probe(str(CCID_LIBRARY))
+    report = await driver.probe(str(real(CCID_LIBRARY)))
     assert report.api_version == 3
     assert report.capabilities[Tag.SIMULTANEOUS_ACCESS] is not None
     assert report.capabilities[Tag.THREAD_SAFE] == b"\x01"
@@ -122,7 +123,7 @@ async def test_ccid_driver_loads_and_answers(driver: IfdHandlerDriver) -> None:
 async def test_ccid_driver_without_its_reader(driver: IfdHandlerDriver) -> None:
     device = "usb:08e6/3437:libudev:0:/dev/bus/usb/001/002"
     with pytest.raises(DeviceOpenError) as raised:
-        await driver.open(config(CCID_LIBRARY, device))
+        await driver.open(config(real(CCID_LIBRARY), device))
     for words in (str(CCID_LIBRARY), device, "IFD_NO_SUCH_DEVICE (617)"):
         assert words in str(raised.value)
     assert not raised.value.permanent
