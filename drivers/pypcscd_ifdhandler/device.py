@@ -8,7 +8,7 @@ from socket import socket
 from pypcscd.driver import Device, DriverError, Reason, Slot
 from pypcscd.scard import Protocol
 from pypcscd_ifdhandler import errors
-from pypcscd_ifdhandler.api import ADDRESS_TAGS, ResponseCode
+from pypcscd_ifdhandler.api import ADDRESS_TAGS, ResponseCode, describe
 from pypcscd_ifdhandler.channel import CommandChannel
 from pypcscd_ifdhandler.wire import Kind
 
@@ -58,7 +58,12 @@ class IfdSlot(Slot):
         return await self._power(Kind.RESET)
 
     async def set_protocol(self, protocol: Protocol) -> None:
-        await self._command(Kind.SET_PROTOCOL, int(protocol))
+        code, _ = await self._channel.call(Kind.SET_PROTOCOL, int(protocol), b"")
+        if code == ResponseCode.ERROR_NOT_SUPPORTED:
+            # here it speaks of the protocol, not of the call
+            raise DriverError(Reason.PROTOCOL_UNSUPPORTED, describe(code))
+        if code != ResponseCode.SUCCESS:
+            raise errors.driver_error(code)
 
     async def transmit(self, protocol: Protocol, apdu: bytes) -> bytes:
         number = _TRANSMIT_PROTOCOLS.get(protocol)

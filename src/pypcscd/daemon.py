@@ -50,7 +50,7 @@ class Daemon:
             self._instance.release()
             raise DaemonError(f"cannot listen on {self._config.socket}: {error.strerror or error}") from error
         try:
-            self._add_devices()
+            await self._add_devices()
             await self.devices.settle(self._config.settle_bound)
             await self._listener.start()
         except BaseException:
@@ -69,16 +69,16 @@ class Daemon:
         await self.manager.close()
         self._instance.release()
 
-    def _add_devices(self) -> None:
+    async def _add_devices(self) -> None:
         for device in self._config.devices:
             self.devices.add(device)
         if self._config.reader_conf is not None:
-            self._add_native_devices(self._config.reader_conf)
+            await self._add_native_devices(self._config.reader_conf)
 
-    def _add_native_devices(self, path: Path) -> None:
+    async def _add_native_devices(self, path: Path) -> None:
         from pypcscd.hotplug import readerconf
 
-        devices, errors = readerconf.load(path)
+        devices, errors = await asyncio.to_thread(readerconf.load, path)
         for error in errors:
             log.error("%s", error)
         for device in devices:

@@ -265,6 +265,9 @@ async def test_protocol_selection(
 ) -> None:
     for options, protocol, reason in (
         ((), Protocol.T1, Reason.PROTOCOL_UNSUPPORTED),
+        (("REFUSAL=606",), Protocol.T1, Reason.PROTOCOL_UNSUPPORTED),
+        (("REFUSAL=614",), Protocol.T1, Reason.NOT_SUPPORTED),
+        (("REFUSAL=605",), Protocol.T1, Reason.PROTOCOL_REFUSED),
         (("NO_PROTOCOL",), Protocol.T0, Reason.NOT_SUPPORTED),
     ):
         device = await driver.open(config(library(*options), script.path))

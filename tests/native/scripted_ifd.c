@@ -10,6 +10,7 @@
  *   SLOTS, ACCESS, THREAD_SAFE, SLOT_THREAD_SAFE=n   capabilities; without them their tags are unknown
  *   POLLING, STOPPING            offer a polling function, and one that stops it
  *   NO_PROTOCOL, NO_POWER        leave a function out
+ *   REFUSAL=n                    what selecting T=1 returns instead of 607
  *   UNDERSCORES                  all names begin with an underscore
  *   UNDEFINED                    call a function that nobody has
  *   ABORT_ON_LOAD
@@ -25,6 +26,9 @@
 
 #ifndef API
 #define API 3
+#endif
+#ifndef REFUSAL
+#define REFUSAL PROTOCOL_UNSUPPORTED
 #endif
 #ifdef UNDERSCORES
 #define NAME(name) _##name
@@ -224,7 +228,7 @@ CODE NAME(IFDHSetProtocolParameters)(DWORD lun, DWORD protocol, UCHAR flags, UCH
 {
     enter();
     record("SetProtocolParameters", lun, protocol);
-    return leave(protocol == 2 || flags || pts1 || pts2 || pts3 ? PROTOCOL_UNSUPPORTED : OK);
+    return leave(protocol == 2 || flags || pts1 || pts2 || pts3 ? REFUSAL : OK);
 }
 #endif
 
