@@ -1,9 +1,12 @@
 # Setting up, testing, showing. "make" alone says what there is.
 
 PYTHON ?= python3
+export PYTHON
 VENV := .venv
 BIN := $(VENV)/bin
 NODE_CLIENT := tests/clients/node
+# What the installed package depends on, beyond the modules that an editable installation finds itself.
+BUILD := pyproject.toml setup.py $(wildcard drivers/pypcscd_ifdhandler/*.[ch] drivers/*/build_*.py)
 
 .PHONY: help setup test lint demo clean packages venv node
 
@@ -23,7 +26,7 @@ packages:
 venv: $(VENV)/.dev-installed
 
 # Two levels, because the demo shall not need what the tests need.
-$(VENV)/.installed: pyproject.toml setup.py
+$(VENV)/.installed: $(BUILD)
 	@tests/packages.sh demo
 	@echo "== virtual environment with pypcscd in $(VENV)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -31,7 +34,7 @@ $(VENV)/.installed: pyproject.toml setup.py
 	@touch $@
 
 # pycryptodome is not ours to need: the vicc emulator wants it, and Debian has it under another name.
-$(VENV)/.dev-installed: pyproject.toml setup.py | packages
+$(VENV)/.dev-installed: $(BUILD) | packages
 	@echo "== virtual environment with pypcscd and the development tools in $(VENV)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]' pycryptodome

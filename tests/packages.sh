@@ -23,7 +23,12 @@ missing() {
 
 required=''
 optional=''
-if ! "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null; then
+python3=${PYTHON:-python3}
+if command -v "$python3" >/dev/null && ! "$python3" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    echo "== $("$python3" --version) is too old, 3.11 is needed; name another with make PYTHON=python3.11"
+    exit 1
+fi
+if ! "$python3" -c 'import ensurepip, venv' 2>/dev/null; then
     required=$python
 fi
 if [ "$1" = test ]; then
