@@ -159,6 +159,7 @@ class ServerConnection:
         self._outstanding = command
         if command is Command.WAIT_READER_STATE_CHANGE:
             self._is_first_look = self.dialect.counted_table
+            self._held_event = b""
         return Request(command, body, data)
 
     def reply(self, body: Message, data: bytes = b"") -> bytes:
