@@ -1,0 +1,210 @@
+"""Where scenarios are played: one daemon in a private namespace, its emulated cards and its clients.
+
+Run as a program it reads orders, one JSON value per line, and answers each with a line: see ``main``.
+"""
+
+import importlib
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import daemons
+import namespace
+import show
+from actors import Actor, HungError, Process
+from daemons import SLOTS, LateError, wait_for
+from emulated import ATRS, Card, Power, Socketed
+from winscard import UNTOUCHED, Result
+
+#: label of a call or action, and its outcome
+Line = tuple[str, str]
+Scenario = Callable[["Stage"], None]
+HERE = Path(__file__).parent
+
+
+class Stage:
+    """A fresh daemon with two empty readers."""
+
+    def __init__(self, daemon: str, port: int, *, quick: bool = True) -> None:
+        self.transcript: list[Line] = []
+        self.last = 0
+        self.daemon = daemons.DAEMONS[daemon](port, quick=quick)
+        self._port = port
+        self._emulators: list[Socketed | None] = [None] * SLOTS
+        self._actors: list[Process] = []
+        self._names: dict[tuple[str, int], str] = {}
+
+    # --- the transcript -------------------------------------------------------------------------
+
+    def record(self, label: str, outcome: str) -> None:
+        seen = sum(line[0].partition(" #")[0] == label for line in self.transcript)
+        self.transcript.append((f"{label} #{seen + 1}" if seen else label, outcome))
+
+    def name(self, kind: str, result: Result) -> str:
+        """The name of the handle that a call gave, new ones numbered as they come."""
+        code, values = result
+        raw = values[0]
+        assert isinstance(raw, int)
+        if code == 0 and raw:
+            count = sum(key[0] == kind for key in self._names)
+            return self._names.setdefault((kind, raw), f"{kind}{count + 1}")
+        if raw == UNTOUCHED:
+            return f"{kind}=untouched"
+        return f"{kind}={self.known(kind, raw)}"
+
+    def known(self, kind: str, raw: int) -> str:
+        # a refused call may leave any number behind
+        return self._names.get((kind, raw), str(raw) if raw in (0, -1, 1, 0x7FFFFFFF) else "unknown")
+
+    # --- clients --------------------------------------------------------------------------------
+
+    def actor(self, name: str, *, establish: bool = True) -> Actor:
+        """A client process, with a context unless it shall have none yet."""
+        process = Process()
+        self._actors.append(process)
+        actor = Actor(self, name, process)
+        if establish:
+            actor.establish()
+        return actor
+
+    def actors(self, names: str) -> list[Actor]:
+        return [self.actor(name) for name in names.split()]
+
+    def kill(self, actor: Actor, *, noticed: bool = True) -> None:
+        """SIGKILL; ``noticed``: wait until the daemon has cleaned up after the client."""
+        before = self.daemon.clients()
+        actor.process.kill()
+        self._actors.remove(actor.process)
+        self.record(f"kill {actor.name}", "")
+        if noticed:
+            contexts = actor.process.contexts
+            wait_for(lambda: self.daemon.clients() <= before - contexts, f"the end of {actor.name}")
+
+    # --- cards ----------------------------------------------------------------------------------
+
+    def insert(self, atr: str = "T0T1", slot: int = 0, *, wait: bool = True) -> Card:
+        """Put a card in and wait until the daemon has seen it."""
+        before = self._events(slot)
+        card = Card(ATRS[atr])
+        emulator = Socketed(self._port + slot, card)
+        emulator.plug()
+        self._emulators[slot] = emulator
+        self.record(f"insert {atr} into r{slot}", "")
+        if wait:
+            self.await_events(before + 1, slot)
+        return card
+
+    def remove(self, slot: int = 0, *, wait: bool = True) -> None:
+        before = self._events(slot)
+        self.emulator(slot).unplug()
+        self._emulators[slot] = None
+        self.record(f"remove from r{slot}", "")
+        if wait:
+            self.await_events(before + 1, slot)
+
+    def swap(self, atr: str, slot: int = 0) -> Card:
+        """Pull the card out and put another in at once, both before the daemon may have looked."""
+        before = self._events(slot)
+        self.remove(slot, wait=False)
+        card = self.insert(atr, slot, wait=False)
+        self.await_events(before + 2, slot)
+        return card
+
+    def _events(self, slot: int) -> int:
+        return daemons.table()[slot].events
+
+    def await_events(self, count: int, slot: int = 0) -> None:
+        wait_for(lambda: self._events(slot) >= count, f"event {count} of reader {slot}")
+
+    def emulator(self, slot: int = 0) -> Socketed:
+        emulator = self._emulators[slot]
+        assert emulator is not None
+        return emulator
+
+    def await_frame(self, apdu: str, slot: int = 0) -> None:
+        """Wait until the card has got an APDU."""
+        emulator = self.emulator(slot)
+        wait_for(lambda: bytes.fromhex(apdu) in emulator.apdus(), f"{apdu} at the card")
+
+    def powers(self, slot: int = 0) -> None:
+        """Record what was done to the card's power since the last question."""
+        self.record(f"power of r{slot}", show.words(power.name for power in self.emulator(slot).new_powers()))
+
+    def await_unpowered(self, slot: int = 0, timeout: float = 2.0) -> None:
+        """Record whether the card loses its power within some time."""
+        emulator = self.emulator(slot)
+        try:
+            wait_for(lambda: emulator.powers[-1:] == [Power.OFF], "power-off", timeout)
+            outcome = "is switched off"
+        except LateError:
+            outcome = "stays on"
+        self.record(f"unused card in r{slot}", outcome)
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        for process in self._actors:
+            process.kill()
+        for emulator in self._emulators:
+            if emulator is not None:
+                emulator.unplug()
+        self.daemon.stop()
+
+
+def scenarios() -> dict[str, Scenario]:
+    """All scenarios by their names: the functions of the ``scenarios_*`` modules, as written."""
+    found: dict[str, Scenario] = {}
+    for path in sorted(HERE.glob("scenarios_*.py")):
+        module = importlib.import_module(path.stem)
+        subject = path.stem.removeprefix("scenarios_")
+        for name, function in vars(module).items():
+            is_own = getattr(function, "__module__", "") == path.stem and callable(function)
+            if is_own and not name.startswith("_"):
+                found[f"{subject}.{name}"] = function
+    return found
+
+
+def play(daemon: str, port: int, scenario: Scenario) -> dict[str, Any]:
+    """Play a scenario to its end. Returns the transcript, and what went wrong in the playing."""
+    error = ""
+    stage = Stage(daemon, port, quick=not getattr(scenario, "needs_defaults", False))
+    try:
+        try:
+            scenario(stage)
+        finally:
+            stage.close()
+    except HungError:
+        # said in the transcript; whether the other daemon agrees is for the comparison
+        pass
+    except Exception:
+        error = f"{traceback.format_exc()}\n{stage.daemon.log[-3000:]}"
+    return {"lines": stage.transcript, "error": error}
+
+
+def with_defaults(scenario: Scenario) -> Scenario:
+    """Play with our daemon's own settings, not the quick ones."""
+    scenario.needs_defaults = True  # type: ignore[attr-defined]
+    return scenario
+
+
+def main(daemon: str) -> None:
+    """Answer orders: ``{"scenario": name}`` until the input ends."""
+    namespace.enter()
+    daemons.SOCKET.parent.mkdir()
+    daemons.processes.set_forkserver_preload(
+        ["worker", "pypcscd.daemon", "pypcscd.config", "pypcscd_virtual.vpcd"]
+    )
+    known = scenarios()
+    port = 20000
+    print(json.dumps({"ready": sorted(known)}), flush=True)
+    for text in sys.stdin:
+        order = json.loads(text)
+        port += SLOTS
+        print(json.dumps(play(daemon, port, known[order["scenario"]])), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
