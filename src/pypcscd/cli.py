@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pypcscd import __version__
 from pypcscd.config import DEFAULT_READER_CONF, DEFAULT_SOCKET, Config, add_device_options, chosen_devices
+from pypcscd.server.rules import SocketConfig
 from pypcscd.settings_file import DEFAULT_PATH, SettingsError, load
 
 #: sub-command -> (module whose ``main(arguments)`` runs it, one line for the help)
@@ -109,7 +110,8 @@ def _config(options: argparse.Namespace) -> Config:
     if reader_conf is None and not devices and DEFAULT_READER_CONF.is_dir():
         # A daemon that was asked for virtual readers has those only, unless -c adds native ones.
         reader_conf = DEFAULT_READER_CONF
-    config = Config(socket=options.socket.absolute(), devices=devices, reader_conf=reader_conf)
+    own_socket = SocketConfig(options.socket.absolute())
+    config = Config(sockets=(own_socket,), devices=devices, reader_conf=reader_conf)
     if options.settings is not None or DEFAULT_PATH.exists():
         config = load(options.settings or DEFAULT_PATH, config)
     # As in pcscd, 0 leaves a limit as it is.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pypcscd.driver import DeviceConfig
 from pypcscd.manager.settings import Settings
+from pypcscd.server.rules import ClientRule, SocketConfig
 
 DEFAULT_SOCKET = Path("/run/pcscd/pcscd.comm")
 DEFAULT_READER_CONF = Path("/etc/reader.conf.d")
@@ -18,7 +19,10 @@ DEFAULT_VPCD_PORT = 35963
 class Config:
     """The configuration of one daemon."""
 
-    socket: Path = DEFAULT_SOCKET
+    #: the first one is the daemon's own: the one that libpcsclite looks for
+    sockets: tuple[SocketConfig, ...] = (SocketConfig(DEFAULT_SOCKET),)
+    #: how to serve clients that are special; the first that matches counts
+    client_rules: tuple[ClientRule, ...] = ()
     devices: tuple[DeviceConfig, ...] = ()
     #: a reader.conf file, or a directory of them; None: no native readers are configured
     reader_conf: Path | None = None

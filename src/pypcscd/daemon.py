@@ -11,8 +11,10 @@ from pypcscd.config import Config
 from pypcscd.hotplug.devices import DeviceKeeper
 from pypcscd.hotplug.drivers import Drivers
 from pypcscd.manager.manager import Manager
+from pypcscd.server.door import Door
 from pypcscd.server.instance import Instance, InstanceError
 from pypcscd.server.listener import Listener, open_socket
+from pypcscd.server.rules import SocketConfig
 
 log = logging.getLogger("pypcscd.daemon")
 
@@ -22,52 +24,61 @@ class DaemonError(Exception):
 
 
 class Daemon:
-    """A resource manager on one socket, from ``start`` to ``stop``, within a running event loop."""
+    """A resource manager on one or more sockets, from ``start`` to ``stop``, in a running event loop."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._instance = Instance(config.socket)
         self.manager = Manager(config.settings)
         self._drivers = Drivers()
         self.devices = DeviceKeeper(self.manager, self._drivers)
-        self._listener: Listener | None = None
+        self._instances: list[Instance] = []
+        self._listeners: list[Listener] = []
 
     async def start(self) -> None:
-        """Take the socket, open the devices, and serve. Raises DaemonError.
+        """Take the sockets, open the devices, and serve. Raises DaemonError.
 
-        Clients may connect as soon as the socket is there; they are answered when the first look at
+        Clients may connect as soon as a socket is there; they are answered when the first look at
         the devices is over, or ``settle_bound`` has passed.
         """
         try:
-            self._instance.claim()
-        except InstanceError as error:
-            raise DaemonError(str(error)) from error
-        try:
-            self._listener = Listener(
-                self.manager, open_socket(self._config.socket), self._config.max_clients
-            )
-        except OSError as error:
-            self._instance.release()
-            raise DaemonError(f"cannot listen on {self._config.socket}: {error.strerror or error}") from error
-        try:
+            for socket_config in self._config.sockets:
+                self._open(socket_config)
             await self._add_devices()
             await self.devices.settle(self._config.settle_bound)
-            await self._listener.start()
+            for listener in self._listeners:
+                await listener.start()
         except BaseException:
             await self.stop()
             raise
-        count = len(self.manager.readers())
-        log.info("serving on %s, %d reader%s", self._config.socket, count, "" if count == 1 else "s")
+        count = len(self.manager.roster.everything.snapshot())
+        paths = ", ".join(str(socket_config.path) for socket_config in self._config.sockets)
+        log.info("serving on %s, %d reader%s", paths, count, "" if count == 1 else "s")
+
+    def _open(self, socket_config: SocketConfig) -> None:
+        instance = Instance(socket_config.path)
+        try:
+            instance.claim()
+        except InstanceError as error:
+            raise DaemonError(str(error)) from error
+        self._instances.append(instance)
+        try:
+            listening = open_socket(socket_config)
+        except OSError as error:
+            raise DaemonError(f"cannot listen on {socket_config.path}: {error.strerror or error}") from error
+        door = Door(self.manager, socket_config, self._config.client_rules)
+        self._listeners.append(Listener(door, listening, self._config.max_clients))
 
     async def stop(self) -> None:
-        """Hang up on the clients, power the cards off, close the devices, remove socket and pid file."""
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        """Hang up on the clients, power the cards off, close the devices, remove sockets and pid files."""
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
         await self.devices.close()
         await self._drivers.close()
         await self.manager.close()
-        self._instance.release()
+        for instance in self._instances:
+            instance.release()
+        self._instances.clear()
 
     async def _add_devices(self) -> None:
         for device in self._config.devices:

@@ -54,6 +54,6 @@ def test_devices() -> None:
 
 def test_the_usual_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cli, "DEFAULT_READER_CONF", tmp_path)
-    assert parse() == config.Config(socket=Path("/run/pcscd/pcscd.comm"), reader_conf=tmp_path)
+    assert parse() == config.Config(reader_conf=tmp_path)
     monkeypatch.setattr(cli, "DEFAULT_READER_CONF", tmp_path / "missing")
     assert parse().reader_conf is None

@@ -58,7 +58,7 @@ def keeper(manager: Manager, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
 
 
 def names(manager: Manager) -> list[str]:
-    return [reader.name for reader in manager.readers()]
+    return [reader.name for reader in manager.roster.everything.snapshot()]
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from pypcscd.server.instance import Instance, InstanceError
 from pypcscd.server.listener import open_socket
+from pypcscd.server.rules import SocketConfig
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def path(tmp_path: Path) -> Path:
 def test_claim_and_release(path: Path) -> None:
     instance = Instance(path)
     instance.claim()
-    with open_socket(path):
+    with open_socket(SocketConfig(path)):
         assert path.stat().st_mode & 0o777 == 0o666
         assert path.with_suffix(".pid").read_text() == f"{os.getpid()}\n"
         instance.release()
@@ -38,7 +39,10 @@ def test_a_running_daemon_is_named_by_its_pid(path: Path) -> None:
 def test_a_daemon_without_our_lock_is_noticed_by_its_socket(path: Path) -> None:
     path.parent.mkdir()
     path.with_suffix(".pid").write_bytes(b"4711\n\0")
-    with open_socket(path), pytest.raises(InstanceError, match=r"\(pid 4711\) is already running"):
+    with (
+        open_socket(SocketConfig(path)),
+        pytest.raises(InstanceError, match=r"\(pid 4711\) is already running"),
+    ):
         Instance(path).claim()
     assert path.is_socket()
     assert path.with_suffix(".pid").read_bytes() == b"4711\n\0"
@@ -47,7 +51,7 @@ def test_a_daemon_without_our_lock_is_noticed_by_its_socket(path: Path) -> None:
 def test_what_a_dead_daemon_left_is_replaced(path: Path) -> None:
     path.parent.mkdir()
     socket.socket(socket.AF_UNIX).close()
-    open_socket(path).close()
+    open_socket(SocketConfig(path)).close()
     path.with_suffix(".pid").write_text("4711\n")
     instance = Instance(path)
     instance.claim()

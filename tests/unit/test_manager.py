@@ -47,7 +47,7 @@ class Desk:
 
     @property
     def status(self) -> ReaderStatus:
-        (status,) = self.manager.readers()
+        (status,) = self.manager.roster.everything.snapshot()
         return status
 
     def insert(self, present: bool) -> None:
@@ -387,7 +387,7 @@ async def test_a_reader_that_is_gone(desk: Desk) -> None:
     client = desk.client()
     card = await desk.connect(client)
     await desk.manager.remove_readers(desk.readers)
-    assert desk.manager.readers() == ()
+    assert desk.manager.roster.everything.snapshot() == ()
     gone = ReturnCode.E_INVALID_VALUE
     await refused(desk.manager.status(client, card), gone)
     await refused(desk.manager.begin_transaction(client, card), gone)
@@ -541,36 +541,40 @@ async def test_a_change_of_users_is_told(desk: Desk) -> None:
 
 async def test_cancel(desk: Desk) -> None:
     client, other = desk.client(), desk.client()
-    desk.manager.cancel(client.context)
+    desk.manager.cancel(other, client.context)
     assert desk.notes[client] == []
     desk.manager.wait(client)
     desk.manager.wait(other)
-    desk.manager.cancel(client.context)
+    desk.manager.cancel(other, client.context)
     assert desk.notes[client] == [ReturnCode.E_CANCELLED]
     assert desk.notes[other] == []
     with pytest.raises(PcscError):
-        desk.manager.cancel(12345 if client.context != 12345 else 54321)
+        desk.manager.cancel(other, 12345 if client.context != 12345 else 54321)
 
 
 async def test_readers_that_come_and_go_are_counted(desk: Desk) -> None:
     watcher = desk.client()
-    assert desk.manager.reader_events == 2
+    assert desk.manager.roster.everything.reader_events == 2
     desk.manager.wait(watcher)
     slots = [FakeSlot(None), FakeSlot(None)]
     readers = await desk.manager.add_readers("Two", desk.manager.roster.allocate_number("fake"), slots)
-    assert [status.name for status in desk.manager.readers()] == [NAME, "Two 01 00", "Two 01 01"]
+    assert [status.name for status in desk.manager.roster.everything.snapshot()] == [
+        NAME,
+        "Two 01 00",
+        "Two 01 01",
+    ]
     assert desk.notes[watcher] == [ReturnCode.SUCCESS]
     await desk.manager.remove_readers(readers)
-    assert desk.manager.reader_events == 4
+    assert desk.manager.roster.everything.reader_events == 4
     with pytest.raises(ValueError, match="already a reader"):
         await desk.manager.add_readers("Fake", 0, [FakeSlot(None)])
 
 
 async def test_the_snapshot_is_made_once_per_change(desk: Desk) -> None:
-    first = desk.manager.readers()
-    assert desk.manager.readers() is first
+    first = desk.manager.roster.everything.snapshot()
+    assert desk.manager.roster.everything.snapshot() is first
     desk.insert(False)
-    assert desk.manager.readers() is not first
+    assert desk.manager.roster.everything.snapshot() is not first
 
 
 # --- clients that go away -----------------------------------------------------------------------
@@ -721,3 +725,51 @@ async def test_a_card_taken_away_while_it_is_powered_is_never_shown(desk: Desk) 
     desk.slot.gate.set()
     await turn()
     assert (desk.status.state, desk.status.event_counter) == (NO_CARD, 1)
+
+
+# --- views --------------------------------------------------------------------------------------
+
+
+async def test_a_view_shows_its_readers_and_nothing_else(desk: Desk) -> None:
+    manager = desk.manager
+    view = manager.roster.add_view(["SIM *", "*01"])
+    assert view.snapshot() == ()
+    notes: list[ReturnCode] = []
+    inside = manager.add_client("inside", notes.append, view)
+    context = manager.establish_context(inside, Scope.SYSTEM)
+    await refused(
+        manager.connect(inside, context, NAME, SHARED, ANY),
+        ReturnCode.E_UNKNOWN_READER,
+    )
+    manager.wait(inside)
+    desk.insert(False)
+    await desk.connect(desk.client(), DIRECT)
+    other = await manager.add_readers("Other", 7, [FakeSlot(None)])
+    assert notes == [], "what is not shown does not happen"
+    assert view.reader_events == 1
+    bank = await manager.add_readers("SIM bank", 0, [FakeSlot(), FakeSlot()])
+    assert notes == [ReturnCode.SUCCESS]
+    assert view.reader_events == 2
+    assert [status.name for status in view.snapshot()] == ["SIM bank 00 00", "SIM bank 00 01"]
+    await manager.connect(inside, context, "SIM bank 00 00", SHARED, ANY)
+    manager.wait(inside)
+    await manager.remove_readers(other)
+    assert len(notes) == 1
+    await manager.remove_readers(bank)
+    assert len(notes) == 2
+    assert view.snapshot() == ()
+    assert manager.roster.everything.reader_events == 6
+
+
+async def test_a_view_made_late_shows_what_is_there(desk: Desk) -> None:
+    assert [status.name for status in desk.manager.roster.add_view(["Fake*"]).snapshot()] == [NAME]
+
+
+async def test_cancel_does_not_reach_another_view(desk: Desk) -> None:
+    client = desk.client()
+    stranger = desk.manager.add_client("stranger", lambda code: None, desk.manager.roster.add_view(["*"]))
+    desk.manager.wait(client)
+    with pytest.raises(PcscError) as caught:
+        desk.manager.cancel(stranger, client.context)
+    assert caught.value.code is ReturnCode.E_INVALID_HANDLE
+    assert desk.notes[client] == []

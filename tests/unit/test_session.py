@@ -14,7 +14,9 @@ from pypcscd.manager.manager import Manager
 from pypcscd.protocol import DIALECTS, ClientConnection, Command, Dialect, ReaderEvent, Reply
 from pypcscd.protocol import messages as m
 from pypcscd.scard import ReturnCode
+from pypcscd.server.door import Door
 from pypcscd.server.listener import Listener, open_socket
+from pypcscd.server.rules import SocketConfig
 
 NAME = "Fake 00 00"
 MAX_CLIENTS = 4
@@ -92,7 +94,8 @@ class House:
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     house = House(tmp_path / "socket")
     await house.manager.add_readers("Fake", 0, [house.slot])
-    listener = Listener(house.manager, open_socket(house.path), max_clients=MAX_CLIENTS)
+    config = SocketConfig(house.path)
+    listener = Listener(Door(house.manager, config, ()), open_socket(config), MAX_CLIENTS)
     await listener.start()
     yield house
     for client in house.clients:
@@ -276,7 +279,7 @@ async def test_a_client_that_dies_frees_its_card_at_once(house: House) -> None:
     await owner.say(Command.TRANSMIT, m.Transmit(card, 2, 16, 1, 0, 16, 99), b"x")
     await until(lambda: house.slot.calls[-1] == "transmit T1 78")
     owner.close()
-    await until(lambda: house.manager.readers()[0].sharing == 0)
+    await until(lambda: house.manager.roster.everything.snapshot()[0].sharing == 0)
     house.slot.gate.set()
     assert await other.card()
     assert "reset" in house.slot.calls

@@ -10,18 +10,21 @@ from pypcscd.scard import PcscError, ReturnCode
 
 if TYPE_CHECKING:
     from pypcscd.manager.reader import Reader
+    from pypcscd.manager.roster import View
 
 
 class Client:
     """One connection to the daemon, which has at most one context at a time."""
 
-    __slots__ = ("context", "handles", "label", "notify")
+    __slots__ = ("context", "handles", "label", "notify", "view")
 
-    def __init__(self, label: object, notify: Callable[[ReturnCode], None]) -> None:
+    def __init__(self, label: object, notify: Callable[[ReturnCode], None], view: View) -> None:
         #: who this is in log lines; made into text only when one is written
         self.label = label
         #: called once per wait: SUCCESS when something changed, E_CANCELLED when the wait was cancelled
         self.notify = notify
+        #: the readers that exist for this client
+        self.view = view
         #: 0 while there is none
         self.context = 0
         self.handles: dict[int, Handle] = {}

@@ -20,7 +20,7 @@ from pypcscd.manager.handles import (
     new_identifier,
 )
 from pypcscd.manager.reader import Reader
-from pypcscd.manager.roster import Roster, reader_name
+from pypcscd.manager.roster import Roster, View, reader_name
 from pypcscd.manager.settings import Settings
 from pypcscd.scard import (
     Attribute,
@@ -28,7 +28,6 @@ from pypcscd.scard import (
     PcscError,
     Protocol,
     ReaderState,
-    ReaderStatus,
     ReturnCode,
     Scope,
     ShareMode,
@@ -53,7 +52,6 @@ class Manager:
         self._handles: dict[int, Handle] = {}
         #: clients that wait for a change, in the order in which they came
         self._waiting: dict[Client, None] = {}
-        self._reader_events = 1
 
     # --- readers come and go ------------------------------------------------------------------
 
@@ -69,34 +67,32 @@ class Manager:
                 self.settings,
                 self._background,
                 touched=self.roster.touch,
-                signal=self._signal,
+                signal=lambda reader: self._signal((reader,)),
             )
             for index, slot in enumerate(slots)
         ]
         await asyncio.gather(*(reader.start() for reader in readers))
         self.roster.add(readers)
         log.info("reader added: %s", ", ".join(reader.name for reader in readers))
-        self._count_reader_event()
+        self._signal(readers)
         return readers
 
     async def remove_readers(self, readers: Sequence[Reader]) -> None:
         """Withdraw readers, and power their cards off if the slots still can."""
         for reader in readers:
             reader.retire()
+        self._signal(readers)
         self.roster.remove(readers)
         log.info("reader removed: %s", ", ".join(reader.name for reader in readers))
-        self._count_reader_event()
         await asyncio.gather(*(reader.power_off() for reader in readers))
-
-    def _count_reader_event(self) -> None:
-        self._reader_events = self._reader_events + 1 if self._reader_events < 0x7FFF else 1
-        self._signal()
 
     # --- clients ------------------------------------------------------------------------------
 
-    def add_client(self, label: object, notify: Callable[[ReturnCode], None]) -> Client:
-        """A new connection."""
-        return Client(label, notify)
+    def add_client(
+        self, label: object, notify: Callable[[ReturnCode], None], view: View | None = None
+    ) -> Client:
+        """A new connection. ``view``: what it sees of the readers, mostly everything."""
+        return Client(label, notify, view or self.roster.everything)
 
     def remove_client(self, client: Client) -> None:
         """The connection is gone: its wait, its context, its locks and its handles go at once.
@@ -156,15 +152,6 @@ class Manager:
 
     # --- waiting for changes ------------------------------------------------------------------
 
-    def readers(self) -> tuple[ReaderStatus, ...]:
-        """What clients see of the readers; the same object until something changes."""
-        return self.roster.snapshot()
-
-    @property
-    def reader_events(self) -> int:
-        """How often readers came and went: 1 at the start, 1 again after 32,767."""
-        return self._reader_events
-
     def wait(self, client: Client) -> None:
         """``client.notify`` is to be called at the next change."""
         self._waiting[client] = None
@@ -173,18 +160,19 @@ class Manager:
         """False if the client was not waiting (any more): then it has been notified."""
         return self._waiting.pop(client, self) is None
 
-    def cancel(self, context: int) -> None:
-        """SCardCancel, from whatever connection. A context that does not wait is left alone."""
+    def cancel(self, canceller: Client, context: int) -> None:
+        """SCardCancel, from any connection with the same view. One who does not wait is left alone."""
         client = self._contexts.get(context)
-        if client is None:
+        if client is None or client.view is not canceller.view:
             raise PcscError(ReturnCode.E_INVALID_HANDLE)
         if self.stop_waiting(client):
             client.notify(ReturnCode.E_CANCELLED)
 
-    def _signal(self) -> None:
-        if self._waiting:
-            waiting, self._waiting = self._waiting, {}
-            for client in waiting:
+    def _signal(self, readers: Sequence[Reader]) -> None:
+        """Something about these readers has changed: tell the waiting clients that see one of them."""
+        for client in list(self._waiting):
+            if any(client.view.shows(reader) for reader in readers):
+                del self._waiting[client]
                 client.notify(ReturnCode.SUCCESS)
 
     # --- connections to a card ----------------------------------------------------------------
@@ -200,7 +188,7 @@ class Manager:
         self._check_wanted(share_mode, wanted)
         if share_mode not in _SHARE_MODES:
             raise PcscError(ReturnCode.E_INVALID_VALUE)
-        reader = self.roster.find(name)
+        reader = client.view.find(name)
         if reader is None:
             raise PcscError(ReturnCode.E_UNKNOWN_READER)
         reader.check_available()

@@ -43,7 +43,7 @@ class Reader:
         background: Background,
         *,
         touched: Callable[[], None],
-        signal: Callable[[], None],
+        signal: Callable[["Reader"], None],
     ) -> None:
         """``touched``: what clients see has changed. ``signal``: waiting clients shall be told too."""
         self.name = name
@@ -104,7 +104,7 @@ class Reader:
             return
         if presence is not Presence.UNKNOWN:
             self.event_counter = (self.event_counter + 1) & 0xFFFF
-        self._signal()
+        self._signal(self)
 
     # --- handles ------------------------------------------------------------------------------
 
@@ -146,7 +146,7 @@ class Reader:
 
     def _sharing_changed(self) -> None:
         self._touched()
-        self._signal()
+        self._signal(self)
 
     # --- life ---------------------------------------------------------------------------------
 

@@ -1,12 +1,15 @@
 """The dynamic list of readers: names, numbers and the snapshot that clients are shown."""
 
-from collections.abc import Iterable, Iterator
+import fnmatch
+from collections.abc import Iterable, Iterator, Sequence
 
 from pypcscd.manager.reader import Reader
 from pypcscd.scard import MAX_READERNAME, ReaderStatus
 
 #: room that the two hexadecimal numbers and the final NUL take in a reader name, bytes
 _SUFFIX_ROOM = 7
+#: the counter of reader events is a signed 16-bit number and never 0
+_MOST_READER_EVENTS = 0x7FFF
 
 
 def reader_name(base: str, number: int, slot: int) -> str:
@@ -18,17 +21,71 @@ def reader_name(base: str, number: int, slot: int) -> str:
     return f"{base} {number:02X} {slot:02X}"
 
 
+class View:
+    """A chosen part of the readers, as one socket shows it; what it does not show does not exist there."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        """``patterns``: globs of reader names; a reader that matches any of them is shown."""
+        self._patterns = tuple(patterns)
+        self._shown: dict[str, Reader] = {}
+        self._snapshot: tuple[ReaderStatus, ...] | None = None
+        #: how often readers came and went: 1 at the start, 1 again after 32,767
+        self.reader_events = 1
+
+    def wants(self, name: str) -> bool:
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self._patterns)
+
+    def shows(self, reader: Reader) -> bool:
+        return reader.name in self._shown
+
+    def readers(self) -> Iterator[Reader]:
+        """The readers shown, in the order in which they came."""
+        return iter(self._shown.values())
+
+    def find(self, name: str) -> Reader | None:
+        return self._shown.get(name)
+
+    def snapshot(self) -> tuple[ReaderStatus, ...]:
+        """What clients see now. The same object until something changes."""
+        if self._snapshot is None:
+            self._snapshot = tuple(reader.status for reader in self._shown.values())
+        return self._snapshot
+
+    def add(self, readers: Iterable[Reader]) -> None:
+        self._shown |= {reader.name: reader for reader in readers}
+        self.touch()
+
+    def remove(self, readers: Iterable[Reader]) -> None:
+        for reader in readers:
+            del self._shown[reader.name]
+        self.touch()
+
+    def count_reader_event(self) -> None:
+        self.reader_events = self.reader_events + 1 if self.reader_events < _MOST_READER_EVENTS else 1
+
+    def touch(self) -> None:
+        """Something that clients see has changed."""
+        self._snapshot = None
+
+
 class Roster:
-    """All readers in the order in which they came."""
+    """All readers in the order in which they came, the numbers they have, and the views of them."""
 
     def __init__(self) -> None:
-        self._readers: list[Reader] = []
-        self._by_name: dict[str, Reader] = {}
+        #: shows every reader
+        self.everything = View(("*",))
+        self._views = [self.everything]
         self._numbers: dict[str, set[int]] = {}
-        self._snapshot: tuple[ReaderStatus, ...] | None = ()
+
+    def add_view(self, patterns: Sequence[str]) -> View:
+        """A new view, which shows what is there already if it matches."""
+        view = View(patterns)
+        view.add(reader for reader in self if view.wants(reader.name))
+        self._views.append(view)
+        return view
 
     def __iter__(self) -> Iterator[Reader]:
-        return iter(self._readers)
+        return self.everything.readers()
 
     def allocate_number(self, group: str) -> int:
         """The lowest reader number that is free in the group; it is taken until it is released."""
@@ -40,31 +97,26 @@ class Roster:
     def release_number(self, group: str, number: int) -> None:
         self._numbers[group].discard(number)
 
-    def add(self, readers: Iterable[Reader]) -> None:
-        """Show these readers. Raises ValueError if one has the name of another."""
-        added = list(readers)
-        for reader in added:
-            if reader.name in self._by_name:
-                raise ValueError(f"there is already a reader named {reader.name!r}")
-        self._readers += added
-        self._by_name |= {reader.name: reader for reader in added}
-        self.touch()
-
-    def remove(self, readers: Iterable[Reader]) -> None:
+    def add(self, readers: Sequence[Reader]) -> None:
+        """Show these readers of one device. Raises ValueError if one has the name of another."""
         for reader in readers:
-            self._readers.remove(reader)
-            del self._by_name[reader.name]
-        self.touch()
+            if self.everything.find(reader.name) is not None:
+                raise ValueError(f"there is already a reader named {reader.name!r}")
+        for view in self._views:
+            shown = [reader for reader in readers if view.wants(reader.name)]
+            if shown:
+                view.add(shown)
+                view.count_reader_event()
 
-    def find(self, name: str) -> Reader | None:
-        return self._by_name.get(name)
+    def remove(self, readers: Sequence[Reader]) -> None:
+        """Show these readers of one device no more."""
+        for view in self._views:
+            shown = [reader for reader in readers if view.shows(reader)]
+            if shown:
+                view.remove(shown)
+                view.count_reader_event()
 
     def touch(self) -> None:
-        """Something that clients see has changed."""
-        self._snapshot = None
-
-    def snapshot(self) -> tuple[ReaderStatus, ...]:
-        """What clients see now. The same object until something changes."""
-        if self._snapshot is None:
-            self._snapshot = tuple(reader.status for reader in self._readers)
-        return self._snapshot
+        """Something that clients see of a reader has changed."""
+        for view in self._views:
+            view.touch()

@@ -5,24 +5,30 @@ import struct
 from pathlib import Path
 
 _CREDENTIALS = struct.Struct("3i")
+_SO_PEERGROUPS = 59
+_MOST_GROUPS_BYTES = 65536 * 4
 
 
 class Peer:
     """The process that connected, as the kernel names it (unix(7), SO_PEERCRED)."""
 
-    __slots__ = ("_name", "number", "pid", "uid")
+    __slots__ = ("_name", "groups", "number", "pid", "uid")
 
     def __init__(self, number: int) -> None:
         #: the how many-th connection this is, to tell those of one process apart
         self.number = number
         self.pid = 0
         self.uid = -1
+        self.groups: frozenset[int] = frozenset()
         self._name: str | None = None
 
-    def identify(self, connection: socket.socket) -> None:
-        """Ask the kernel who has connected this socket."""
+    def identify(self, connection: socket.socket, *, with_groups: bool) -> None:
+        """Ask the kernel who has connected this socket, and for the groups only where they matter."""
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        self.pid, self.uid, _gid = _CREDENTIALS.unpack(raw)
+        self.pid, self.uid, gid = _CREDENTIALS.unpack(raw)
+        if with_groups:
+            listed = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_GROUPS_BYTES)
+            self.groups = frozenset(struct.unpack(f"{len(listed) // 4}I", listed)) | {gid}
 
     def __str__(self) -> str:
         if self._name is None:
@@ -31,3 +37,17 @@ class Peer:
             except OSError:
                 self._name = "unknown program"
         return f"client {self.number} ({self._name}, pid {self.pid}, uid {self.uid})"
+
+    def executable(self) -> str:
+        """The path of the program as its own file system names it; "" if it cannot be told."""
+        try:
+            return str(Path(f"/proc/{self.pid}/exe").readlink())
+        except OSError:
+            return ""
+
+    def is_elsewhere(self) -> bool:
+        """The process sees another root directory than we do: a flatpak, a container, a chroot."""
+        try:
+            return not Path(f"/proc/{self.pid}/root").samefile("/")
+        except OSError:
+            return False

@@ -34,6 +34,10 @@ from pypcscd.protocol.messages import (
 from pypcscd.scard import PcscError, ReaderStatus, ReturnCode
 
 
+class NoAnswerError(Exception):
+    """There is nothing that could be answered; the connection is to be closed."""
+
+
 class TableCache:
     """The reader table as bytes, made once per change for each layout in use."""
 
@@ -62,6 +66,7 @@ class Calls:
         self._tables = tables
         #: what READERS_STATE_SIZE counted, for the READERS_STATE_ARRAY that follows it
         self._counted: tuple[ReaderStatus, ...] | None = None
+        self._is_denied = False
         self._methods: dict[Command, Callable[[Request], Awaitable[bytes]]] = {
             Command.ESTABLISH_CONTEXT: self._establish_context,
             Command.RELEASE_CONTEXT: self._release_context,
@@ -85,8 +90,17 @@ class Calls:
             Command.READERS_STATE_ARRAY: self._readers_state_array,
         }
 
+    def deny(self) -> None:
+        """This client may do nothing: every call is refused, CMD_VERSION with the reason."""
+        self._is_denied = True
+
     async def answer(self, request: Request) -> bytes:
-        """Carry out a request. Raises UnknownHandleError for a card handle of somebody else."""
+        """Carry out a request.
+
+        Raises UnknownHandleError for a card handle of somebody else, and NoAnswerError.
+        """
+        if self._is_denied:
+            return self._denial(request)
         try:
             return await self._methods[request.command](request)
         except PcscError as error:
@@ -104,6 +118,12 @@ class Calls:
             body = body._replace(length=needed)
         # every body that can be refused ends in rv
         return self._connection.reply(body._replace(rv=error.code))  # type: ignore[call-arg]
+
+    def _denial(self, request: Request) -> bytes:
+        """Closing the socket would only look like a broken daemon; clients pass this code on."""
+        if request.body is None or isinstance(request.body, Waiting):
+            raise NoAnswerError("it was denied access")
+        return self.refusal(request, PcscError(ReturnCode.W_SECURITY_VIOLATION))
 
     # --- contexts and connections -------------------------------------------------------------
 
@@ -200,19 +220,19 @@ class Calls:
 
     def _fixed_table(self) -> bytes:
         size = self._connection.table_size
-        return self._tables.get(self._connection.codec, self._manager.readers(), size)
+        return self._tables.get(self._connection.codec, self._client.view.snapshot(), size)
 
     async def _get_readers_state(self, request: Request) -> bytes:
         return self._connection.reply_readers(self._fixed_table())
 
     async def _readers_state_size(self, request: Request) -> bytes:
-        self._counted = self._manager.readers()
+        self._counted = self._client.view.snapshot()
         return self._connection.reply(StatesSize(len(self._counted)))
 
     async def _readers_state_array(self, request: Request) -> bytes:
         # As many records as were counted, even if a reader has come or gone since: the client
         # has made room for them and reads no more and no less.
-        readers = self._manager.readers() if self._counted is None else self._counted
+        readers = self._client.view.snapshot() if self._counted is None else self._counted
         self._counted = None
         return self._connection.reply_readers(self._tables.get(self._connection.codec, readers, None))
 
@@ -231,9 +251,9 @@ class Calls:
         return self._connection.no_reply()
 
     async def _get_reader_events(self, request: Request) -> bytes:
-        return self._connection.reply(ReaderEvents(self._manager.reader_events))
+        return self._connection.reply(ReaderEvents(self._client.view.reader_events))
 
     async def _cancel(self, request: Request) -> bytes:
         body = cast(Cancel, request.body)
-        self._manager.cancel(body.context)
+        self._manager.cancel(self._client, body.context)
         return self._connection.reply(Cancel(body.context))

@@ -20,6 +20,7 @@ class Instance:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        #: stands beside the socket: /run/pcscd/pcscd.comm and /run/pcscd/pcscd.pid
         self.pid_path = path.with_suffix(".pid")
         self._lock = -1
 

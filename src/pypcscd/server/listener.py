@@ -2,27 +2,26 @@
 
 import asyncio
 import logging
+import os
 import socket
-from pathlib import Path
 
-from pypcscd.manager.manager import Manager
-from pypcscd.server.calls import TableCache
+from pypcscd.server.door import Door
+from pypcscd.server.rules import SocketConfig
 from pypcscd.server.session import Session
 
 log = logging.getLogger("pypcscd.server")
 
-#: everybody may connect; who may do what is decided per connection
-_SOCKET_MODE = 0o666
 _BACKLOG = 128
-_RECEIVE_BUFFER_SIZE = 128 * 1024
 
 
-def open_socket(path: Path) -> socket.socket:
-    """A listening socket at ``path``, whose directory exists. Raises OSError."""
+def open_socket(config: SocketConfig) -> socket.socket:
+    """A listening socket, in a directory that exists. Raises OSError."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        listening.bind(str(path))
-        path.chmod(_SOCKET_MODE)
+        listening.bind(str(config.path))
+        if config.owner is not None or config.group is not None:
+            os.chown(config.path, _or_unchanged(config.owner), _or_unchanged(config.group))
+        config.path.chmod(config.mode)
         listening.listen(_BACKLOG)
         listening.setblocking(False)
     except BaseException:
@@ -31,19 +30,21 @@ def open_socket(path: Path) -> socket.socket:
     return listening
 
 
+def _or_unchanged(identifier: int | None) -> int:
+    return -1 if identifier is None else identifier
+
+
 class Listener:
     """Accepts clients on a listening socket and keeps their sessions."""
 
-    def __init__(self, manager: Manager, listening: socket.socket, max_clients: int) -> None:
+    def __init__(self, door: Door, listening: socket.socket, max_clients: int) -> None:
         """``max_clients``: a connection beyond so many is closed at once, as in pcscd."""
-        self._manager = manager
+        self._door = door
         self._listening = listening
         self._max_clients = max_clients
         self._server: asyncio.Server | None = None
         self._connections = 0
         self._sessions: set[Session] = set()
-        self._tables = TableCache()
-        self._receive_buffer = memoryview(bytearray(_RECEIVE_BUFFER_SIZE))
 
     async def start(self) -> None:
         """Serve those who have connected already, and all who will."""
@@ -62,9 +63,7 @@ class Listener:
 
     def _make_session(self) -> Session:
         self._connections += 1
-        session = Session(
-            self._manager, self._connections, self._receive_buffer, self._tables, self._sessions.discard
-        )
+        session = Session(self._door, self._connections, self._sessions.discard)
         if len(self._sessions) >= self._max_clients:
             log.warning(
                 "connection %d is one too many: %d clients are connected; the limit is [limits] clients",

@@ -7,11 +7,11 @@ from typing import cast
 
 from pypcscd import eager
 from pypcscd.manager.handles import UnknownHandleError
-from pypcscd.manager.manager import Manager
 from pypcscd.protocol.connection import RemoteProtocolError, Request, ServerConnection
 from pypcscd.scard import PcscError, ReturnCode
 from pypcscd.server.access import Peer
-from pypcscd.server.calls import Calls, TableCache
+from pypcscd.server.calls import Calls, NoAnswerError
+from pypcscd.server.door import Door
 
 log = logging.getLogger("pypcscd.session")
 
@@ -27,25 +27,14 @@ class Session(asyncio.BufferedProtocol):
     forgotten at once, whatever it was doing.
     """
 
-    def __init__(
-        self,
-        manager: Manager,
-        number: int,
-        receive_buffer: memoryview,
-        tables: TableCache,
-        ended: Callable[["Session"], None],
-    ) -> None:
-        """``number``: the how many-th connection this is. ``ended`` is called once, with this session.
-
-        ``receive_buffer`` may be shared by all sessions: it is emptied before anybody else's turn.
-        """
-        self._manager = manager
-        self._peer = Peer(number)
-        self._receive_buffer = receive_buffer
+    def __init__(self, door: Door, number: int, ended: Callable[["Session"], None]) -> None:
+        """``number``: the how many-th connection this is. ``ended`` is called once, with this session."""
+        self._door = door
         self._ended = ended
+        self._peer = Peer(number)
         self._connection = ServerConnection()
-        self._client = manager.add_client(self._peer, self._notify)
-        self._calls = Calls(manager, self._client, self._connection, tables)
+        self._client = door.manager.add_client(self._peer, self._notify, door.view)
+        self._calls = Calls(door.manager, self._client, self._connection, door.tables)
         self._transport: asyncio.Transport | None = None
         self._is_refused = False
         self._pending: asyncio.Task[bytes] | None = None
@@ -58,14 +47,23 @@ class Session(asyncio.BufferedProtocol):
         if self._is_refused:
             self._transport.close()
             return
-        self._peer.identify(transport.get_extra_info("socket"))
+        access = self._door.config.access
+        self._peer.identify(transport.get_extra_info("socket"), with_groups=not access.is_open)
+        self._connection.table_size = self._door.table_size_for(self._peer)
+        if not access.allows(self._peer):
+            log.warning(
+                "%s was denied access to %s: add its user or one of its groups to the rule of that socket",
+                self._peer,
+                self._door.config.path,
+            )
+            self._calls.deny()
         log.debug("%s connected", self._peer)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._receive_buffer
+        return self._door.receive_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._connection.receive_data(self._receive_buffer[:nbytes])
+        self._connection.receive_data(self._door.receive_buffer[:nbytes])
         if self._pending is None and not self._is_congested:
             self._serve()
         elif self._transport is not None and self._connection.buffered > _READ_AHEAD:
@@ -113,7 +111,7 @@ class Session(asyncio.BufferedProtocol):
     def _begin(self, request: Request) -> None:
         try:
             outcome = eager.start(self._calls.answer(request))
-        except UnknownHandleError as error:
+        except (NoAnswerError, UnknownHandleError) as error:
             self._drop(f"{request.command.name}: {error}")
         except Exception:
             self._fail(request)
@@ -130,7 +128,7 @@ class Session(asyncio.BufferedProtocol):
             return
         try:
             answer = task.result()
-        except UnknownHandleError as error:
+        except (NoAnswerError, UnknownHandleError) as error:
             self._drop(f"{request.command.name}: {error}")
         except Exception:
             self._fail(request)
@@ -158,7 +156,7 @@ class Session(asyncio.BufferedProtocol):
         self._transport = None
         if self._pending is not None:
             self._pending.cancel()
-        self._manager.remove_client(self._client)
+        self._door.manager.remove_client(self._client)
         self._ended(self)
         log.debug("%s disconnected", self._peer)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from pypcscd import logs
 from pypcscd.config import Config, add_device_options, chosen_devices
 from pypcscd.daemon import Daemon, DaemonError
+from pypcscd.server.rules import SocketConfig
 
 #: exit statuses of shells and of env(1)
 _NOT_FOUND = 127
@@ -45,8 +46,9 @@ def main(arguments: Sequence[str]) -> int:
 async def _run(options: argparse.Namespace) -> int:
     ending = _Ending()
     with tempfile.TemporaryDirectory(prefix="pypcscd-") as directory:
+        path = Path(directory, "pcscd.comm")
         config = Config(
-            socket=Path(directory, "pcscd.comm"),
+            sockets=(SocketConfig(path),),
             devices=chosen_devices(options),
             reader_conf=options.reader_conf,
         )
@@ -57,7 +59,7 @@ async def _run(options: argparse.Namespace) -> int:
                 return _SIGNALLED + ending.asked_to_end
             if daemon.devices.given_up:
                 return _complain("a reader is missing (see above); the command was not run", 1)
-            environment = os.environ | {"PCSCLITE_CSOCK_NAME": str(config.socket)}
+            environment = os.environ | {"PCSCLITE_CSOCK_NAME": str(path)}
             return await _command([options.command, *options.arguments], environment, ending)
         finally:
             await daemon.stop()
