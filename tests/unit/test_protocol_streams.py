@@ -90,25 +90,23 @@ def serve_all(data: bytes, piece: int) -> int:
     return served
 
 
-@pytest.mark.parametrize(
-    ("data", "piece"),
-    [
-        pytest.param(header(0, STATES) * 4000, 8 * 16_000, id="pipelined in one piece"),
-        pytest.param(
-            header(24, Command.CONTROL) + struct.pack("iIIIII", 7, 1, 8000, 0, 0, 0) + bytes(8000),
-            1,
-            id="byte by byte",
-        ),
-    ],
-)
-def test_cost_grows_with_the_bytes_only(data: bytes, piece: int) -> None:
-    if piece == 1:
-        longer = header(24, Command.CONTROL) + struct.pack("iIIIII", 7, 1, 64_000, 0, 0, 0) + bytes(64_000)
-    else:
-        longer = data * 8
-    once = least_time(lambda: serve_all(data, piece))
-    eightfold = least_time(lambda: serve_all(longer, piece))
-    # eight times the bytes: 8 if the cost is linear, 64 if it is quadratic
+def test_many_requests_at_once_cost_what_each_costs() -> None:
+    data = header(0, STATES) * 60_000
+    in_pieces = least_time(lambda: serve_all(data, 4096))
+    at_once = least_time(lambda: serve_all(data, len(data)))
+    # more than ten times as much if each request moved what lies behind it
+    assert at_once < 4 * in_pieces
+
+
+def test_slow_sender_costs_what_its_bytes_cost() -> None:
+    def control(length: int) -> bytes:
+        body = struct.pack("iIIIII", 7, 1, length, 0, 0, 0)
+        return header(len(body), Command.CONTROL) + body + bytes(length)
+
+    short, long = control(8000), control(64_000)
+    once = least_time(lambda: serve_all(short, 1))
+    eightfold = least_time(lambda: serve_all(long, 1))
+    # 8 if the cost is linear, 64 if each byte moves what lies before it
     assert eightfold < 24 * once
 
 
