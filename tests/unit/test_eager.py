@@ -490,20 +490,21 @@ async def test_drain_waits_for_all(method: str, background: Background) -> None:
 
 
 async def test_drain_waits_for_what_the_drained_start(background: Background) -> None:
-    ended: list[str] = []
+    gate = asyncio.Event()
 
     async def second() -> None:
-        await asyncio.sleep(0)
-        ended.append("second")
+        await gate.wait()
 
     async def first() -> None:
         await asyncio.sleep(0)
         background.run(second())
-        ended.append("first")
 
     background.run(first())
-    await background.drain()
-    assert ended == ["first", "second"]
+    draining = asyncio.ensure_future(background.drain())
+    await turn()
+    assert not draining.done()
+    gate.set()
+    await draining
 
 
 async def test_drain_of_nothing(background: Background) -> None:
