@@ -33,11 +33,10 @@ $(VENV)/.installed: $(BUILD)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-# pycryptodome is not ours to need: the vicc emulator wants it, and Debian has it under another name.
 $(VENV)/.dev-installed: $(BUILD) | packages
 	@echo "== virtual environment with pypcscd and the development tools in $(VENV)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]' pycryptodome
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(VENV)/.installed $@
 
 node: $(NODE_CLIENT)/node_modules/.built

@@ -8,6 +8,7 @@ import asyncio
 import ipaddress
 import logging
 import os
+import select
 import socket
 from collections import deque
 from collections.abc import Sequence
@@ -103,6 +104,14 @@ class _Connection(asyncio.Protocol):
             return
         _log.warning("%s: dropping emulator %s: %s", self._slot.title, self.peer, why)
         self._end(DriverError(reason, f"{self._slot.title}: emulator {self.peer}: {why}"))
+
+    def end_if_hung_up(self) -> None:
+        """Notice an end that the event loop has not come to yet."""
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+        if poll.poll(0):
+            self._transport.abort()
+            self.connection_lost(None)
 
     def close(self) -> None:
         """End the connection because the reader is closed."""
@@ -204,6 +213,8 @@ class VpcdSlot(Slot):
         """An emulator has connected. False: the slot is occupied, and the connection to be closed."""
         if self._is_closed:
             return False
+        if self._emulator is not None:
+            self._emulator.end_if_hung_up()
         if self._emulator is not None:
             _log.warning(
                 "%s: refused emulator %s because %s is connected; end that one, or connect to another slot",

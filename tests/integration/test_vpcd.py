@@ -515,6 +515,21 @@ async def test_second_emulator_is_refused(caplog: pytest.LogCaptureFixture) -> N
         await second.disconnect()
 
 
+async def test_one_that_has_just_gone_is_no_reason_to_refuse(caplog: pytest.LogCaptureFixture) -> None:
+    async with opened() as (device, port):
+        for _ in range(2):
+            # within one turn of the loop: it sees both the end and the next one's beginning
+            with socket.socket() as probe:
+                probe.setblocking(False)
+                probe.connect_ex(("127.0.0.1", port))
+        emulator = await Emulator(friendly).connect(port)
+        slot = device.slots[0]
+        await until(lambda: slot.presence is Presence.PRESENT, "a card")
+        assert await slot.power_on() == ATR
+        assert warnings(caplog) == []
+        await emulator.disconnect()
+
+
 # --- opening and closing
 
 
