@@ -328,6 +328,41 @@ async def test_end_transaction_with_eject(desk: Desk) -> None:
     assert desk.readers[0].lock.holder is None
 
 
+async def test_a_removal_ends_the_transaction(desk: Desk) -> None:
+    first, second = desk.client(), desk.client()
+    holder, waiter = await desk.connect(first), await desk.connect(second)
+    await desk.manager.begin_transaction(first, holder)
+    waiting = asyncio.ensure_future(desk.manager.begin_transaction(second, waiter))
+    await turn()
+    desk.insert(False)
+    await refused(waiting, ReturnCode.W_REMOVED_CARD)
+    desk.insert(True)
+    await turn()
+    # the holder has not been heard of since
+    await desk.manager.reconnect(second, waiter, SHARED, ANY, LEAVE)
+    await desk.manager.begin_transaction(second, waiter)
+
+
+async def test_a_removal_leaves_exclusive_access(desk: Desk) -> None:
+    first, second = desk.client(), desk.client()
+    holder = await desk.connect(first, EXCLUSIVE)
+    desk.insert(False)
+    desk.insert(True)
+    await turn()
+    await refused(desk.connect(second), ReturnCode.E_SHARING_VIOLATION)
+    assert desk.status.sharing == -1
+    await desk.manager.disconnect(first, holder, LEAVE)
+    await desk.connect(second)
+
+
+async def test_unpower_brings_no_card(desk: Desk) -> None:
+    client = desk.client()
+    card = await desk.connect(client)
+    desk.insert(False)
+    await desk.manager.disconnect(client, card, UNPOWER)
+    assert desk.status.state == NO_CARD
+
+
 async def test_a_removed_card(desk: Desk) -> None:
     client = desk.client()
     card = await desk.connect(client)

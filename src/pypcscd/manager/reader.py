@@ -118,7 +118,7 @@ class Reader:
     def remove_handle(self, handle: Handle) -> None:
         """Forget a handle, its lock and its place in the queue; the last one frees the card's power."""
         self.handles.discard(handle)
-        if self.is_exclusive and self.lock.holder is handle:
+        if not self.handles:
             self.is_exclusive = False
         self.lock.release_all(handle)
         self.let_rest()
@@ -213,6 +213,8 @@ class Reader:
             return
         log.info("%s: card removed", self.name)
         self.mark_handles(ReturnCode.W_REMOVED_CARD)
+        # What was begun with that card is over; its holder may not know yet, or never come back.
+        self.lock.abandon()
         self._tell(Presence.ABSENT, ReaderState.ABSENT, b"")
 
     async def _follow_insertion(self, generation: int) -> None:
@@ -306,7 +308,8 @@ class Reader:
             raise
         finally:
             self._is_powered = False
-        self._show(ReaderState.PRESENT, self.atr)
+        # a driver need not mind that there is nothing to power down
+        self._show(ReaderState.PRESENT if self.has_card else self.state, self.atr)
 
     def _fail_card(self, error: DriverError) -> None:
         log.warning("%s: the card could not be reset: %s", self.name, error)
