@@ -59,6 +59,7 @@ SIZES: dict[Command, tuple[int, int | None]] = {
     Command.CONTROL: (24, 24),
     Command.STATUS: (8, 8),
     Command.CANCEL: (8, 8),
+    Command.CANCEL_TRANSACTION: (8, 8),
     Command.GET_ATTRIB: (280, 280),
     Command.SET_ATTRIB: (280, 280),
     Command.VERSION: (12, 12),

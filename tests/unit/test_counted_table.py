@@ -8,7 +8,6 @@ the table. (getReaderStates in winscard_clnt.c)
 import asyncio
 from pathlib import Path
 
-import pytest
 from fakes import FakeSlot
 
 from pypcscd.manager.manager import Manager
@@ -57,9 +56,6 @@ class Library:
             await writer.wait_closed()
 
 
-@pytest.mark.xfail(
-    raises=LibraryError, strict=True, reason="the size told is the number of readers there are"
-)
 async def test_size_never_shrinks(tmp_path: Path) -> None:
     manager = Manager()
     config = SocketConfig(tmp_path / "socket")

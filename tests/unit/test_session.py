@@ -13,6 +13,7 @@ from pypcscd.driver import Presence
 from pypcscd.manager.manager import Manager
 from pypcscd.protocol import DIALECTS, ClientConnection, Command, Dialect, ReaderEvent, Reply
 from pypcscd.protocol import messages as m
+from pypcscd.protocol.dialects import WaitAnswer
 from pypcscd.scard import ReturnCode
 from pypcscd.server.door import Door
 from pypcscd.server.listener import Listener, open_socket
@@ -131,7 +132,14 @@ async def test_the_whole_story(house: House, dialect: Dialect) -> None:
     assert attribute.value[: attribute.length] == ATR
     await wire.ask(Command.SET_ATTRIB, m.Attribute(card, 9, b"\1\2", 2))
     assert house.slot.calls[-1] == "set_attribute 0x9 0102"
-    assert await wire.ask(Command.STATUS, m.Status(card)) == (card, 0)
+    status: m.Message = m.Status(card)
+    if dialect.has_long_status:
+        status = m.LongStatus(card, b"", 100, 0, 0, b"", 33)
+        too_long = await wire.ask(Command.STATUS, status._replace(reader_length=101))
+        assert too_long.rv == ReturnCode.E_INSUFFICIENT_BUFFER
+        cancelled = await wire.ask(Command.CANCEL_TRANSACTION, m.CancelTransaction(card))
+        assert cancelled == (card, 0)
+    assert (await wire.ask(Command.STATUS, status)).rv == 0
     assert await wire.ask(Command.END_TRANSACTION, m.EndTransaction(card, 0)) == (card, 0, 0)
     reconnected = await wire.ask(Command.RECONNECT, m.Reconnect(card, 2, 3, 1))
     assert (reconnected.rv, reconnected.active_protocol) == (0, 2)
@@ -145,7 +153,7 @@ async def test_waiting_for_a_change(house: House, dialect: Dialect) -> None:
     body = m.Waiting(60000) if dialect.wait_has_body else None
     for present in (False, True):
         await wire.say(Command.WAIT_READER_STATE_CHANGE, body)
-        if dialect.version == (4, 3):
+        if dialect.wait_has_body:
             await until(lambda: bool(house.manager._waiting))
         elif dialect.counted_table:
             await wire.ask(Command.READERS_STATE_SIZE)
@@ -158,10 +166,21 @@ async def test_waiting_for_a_change(house: House, dialect: Dialect) -> None:
         house.slot.update_presence(Presence.PRESENT if present else Presence.ABSENT)
         assert await wire.hear() == ReaderEvent(0)
     await wire.say(Command.WAIT_READER_STATE_CHANGE, body)
-    if dialect.version in ((4, 4), (4, 5)):
+    if dialect.wait_answer is WaitAnswer.TABLE:
         await wire.hear()
     stopped = await wire.ask(Command.STOP_WAITING_READER_STATE_CHANGE, body)
     assert stopped == m.Waiting(0, 0)
+
+
+@pytest.mark.parametrize("version", [(4, 2), (4, 3)])
+async def test_a_client_that_forgets_to_stop_waiting(house: House, version: tuple[int, int]) -> None:
+    wire = await house.client(DIALECTS[version])
+    context = await wire.context()
+    await wire.say(Command.WAIT_READER_STATE_CHANGE, m.Waiting(100))
+    await until(lambda: bool(house.manager._waiting))
+    connected = await wire.ask(Command.CONNECT, m.Connect(context, NAME.encode(), 3, 3))
+    house.slot.update_presence(Presence.ABSENT)
+    assert (await wire.ask(Command.STATUS, m.Status(connected.card))).rv == ReturnCode.W_REMOVED_CARD
 
 
 async def test_an_event_before_the_table_waits_for_it(house: House) -> None:
@@ -170,7 +189,7 @@ async def test_an_event_before_the_table_waits_for_it(house: House) -> None:
     await wire.say(Command.WAIT_READER_STATE_CHANGE)
     await until(lambda: bool(house.manager._waiting))
     house.slot.update_presence(Presence.ABSENT)
-    assert await wire.ask(Command.READERS_STATE_SIZE) == m.StatesSize(1)
+    assert await wire.ask(Command.READERS_STATE_SIZE) == m.StatesSize(16)
     await wire.ask(Command.READERS_STATE_ARRAY)
     assert await wire.hear() == ReaderEvent(0)
 
@@ -311,7 +330,7 @@ async def test_a_fixed_table_has_sixteen_records(house: House, readers: int) -> 
     elif readers == 0:
         await house.manager.remove_readers(list(house.manager.roster))
     assert len((await old.ask(Command.GET_READERS_STATE)).readers) == min(readers, 16)
-    assert await new.ask(Command.READERS_STATE_SIZE) == m.StatesSize(readers)
+    assert await new.ask(Command.READERS_STATE_SIZE) == m.StatesSize(max(16, readers))
     assert len((await new.ask(Command.READERS_STATE_ARRAY)).readers) == readers
 
 

@@ -51,7 +51,7 @@ def test_an_empty_file_changes_nothing(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "reason"),
     [
-        ("[limit]\n", 1, "limit: unknown; there are limits, power, reader"),
+        ("[limit]\n", 1, "limit: unknown; there are clients, limits, power, reader"),
         ("\n[limits]\nclient = 1\n", 3, "client: unknown; there are clients, handles_per_client"),
         ("[limits]\nclients = 0\n", 2, "clients: 0 is not a number from 1 on"),
         ("[limits]\n\nclients = true\n", 3, "clients: True is not a number from 1 on"),

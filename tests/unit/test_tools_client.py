@@ -4,8 +4,6 @@ import socket
 import threading
 from pathlib import Path
 
-import pytest
-
 from pypcscd.protocol import DIALECTS, Command, ServerConnection
 from pypcscd.protocol.messages import EstablishContext, Version
 from pypcscd.scard import ReaderStatus
@@ -32,8 +30,6 @@ def serve_as_2_4_1(listening: socket.socket) -> None:
                 client.sendall(connection.reply_readers(connection.codec.encode_table(READERS, 16)))
 
 
-@pytest.mark.xfail(strict=True, reason="the version in an accepting answer is not looked at")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_daemon_that_accepts_a_newer_client_in_its_own_version(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     listening = socket.socket(socket.AF_UNIX)

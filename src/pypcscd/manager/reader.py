@@ -16,7 +16,7 @@ from pypcscd.eager import Background, Bounded
 from pypcscd.manager.handles import Handle
 from pypcscd.manager.lock import TransactionLock
 from pypcscd.manager.settings import Settings
-from pypcscd.scard import PcscError, Protocol, ReaderState, ReaderStatus, ReturnCode
+from pypcscd.scard import MAX_ATR_SIZE, PcscError, Protocol, ReaderState, ReaderStatus, ReturnCode
 
 T = TypeVar("T")
 
@@ -245,13 +245,19 @@ class Reader:
         """Power the card, with a second try where that may help. Raises DriverError."""
         for _ in range(self._settings.power_up_attempts - 1):
             try:
-                return await self._run(self.slot.power_on(), self.slot.command_deadline)
+                return await self._run_for_atr(self.slot.power_on())
             except DriverError as error:
                 if error.reason not in _WORTH_ANOTHER_TRY:
                     raise
                 log.debug("%s: the card could not be powered, trying again: %s", self.name, error)
                 await asyncio.sleep(self._settings.power_up_pause)
-        return await self._run(self.slot.power_on(), self.slot.command_deadline)
+        return await self._run_for_atr(self.slot.power_on())
+
+    async def _run_for_atr(self, command: Coroutine[Any, Any, bytes]) -> bytes:
+        answer = await self._run(command, self.slot.command_deadline)
+        if len(answer) > MAX_ATR_SIZE:
+            raise DriverError(Reason.POWER, f"the driver gave an ATR of {len(answer)} bytes")
+        return answer
 
     async def power_up(self) -> None:
         """Make the card ready for a connection. Raises NO_SMARTCARD or W_UNPOWERED_CARD."""
@@ -290,7 +296,7 @@ class Reader:
                 await self._power_down_quietly()
                 answer = await self._power_on()
             else:
-                answer = await self._run(self.slot.reset(), self.slot.command_deadline)
+                answer = await self._run_for_atr(self.slot.reset())
         except DriverError as error:
             self._fail_card(error)
             raise

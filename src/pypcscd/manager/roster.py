@@ -31,6 +31,8 @@ class View:
         self._snapshot: tuple[ReaderStatus, ...] | None = None
         #: how often readers came and went: 1 at the start, 1 again after 32,767
         self.reader_events = 1
+        #: the most readers that were ever shown at the same time
+        self.most_readers = 0
 
     def wants(self, name: str) -> bool:
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self._patterns)
@@ -53,6 +55,7 @@ class View:
 
     def add(self, readers: Iterable[Reader]) -> None:
         self._shown |= {reader.name: reader for reader in readers}
+        self.most_readers = max(self.most_readers, len(self._shown))
         self.touch()
 
     def remove(self, readers: Iterable[Reader]) -> None:

@@ -12,11 +12,21 @@ import struct
 import sys
 from typing import NamedTuple
 
-from pypcscd.protocol.dialects import NEWEST, UNTOLD, Codec, Dialect, Layout, WaitAnswer, codec
+from pypcscd.protocol.dialects import (
+    NEWEST,
+    SIBLINGS,
+    UNTOLD,
+    Codec,
+    Dialect,
+    Layout,
+    WaitAnswer,
+    codec,
+)
 from pypcscd.protocol.messages import Attribute, Command, Control, Message, StatesSize, Transmit
 from pypcscd.scard import MAX_ATTRIBUTE_SIZE, MAX_BUFFER_SIZE_EXTENDED, ReaderStatus
 
-NATIVE_ORDER = "<" if sys.byteorder == "little" else ">"
+NATIVE_ORDER, _OTHER_ORDER = ("<", ">") if sys.byteorder == "little" else (">", "<")
+_NUMBERS = frozenset(Command)
 #: records in the reader table of a client that does not ask for their number
 FIXED_TABLE_SIZE = 16
 _HEADER_SIZE = 8
@@ -89,11 +99,16 @@ class ReaderEvent(NamedTuple):
 class ServerConnection:
     """The daemon's end."""
 
-    def __init__(self, *, table_size: int = FIXED_TABLE_SIZE, byte_order: str = NATIVE_ORDER) -> None:
+    def __init__(
+        self, *, table_size: int = FIXED_TABLE_SIZE, has_short_names: bool = False, byte_order: str = ""
+    ) -> None:
+        """``byte_order``: "<" or ">"; by default the client's first header tells."""
         #: records in this client's reader table, for dialects where that is fixed
         self.table_size = table_size
+        #: which of the two layouts of 4.2 this client speaks, as far as is known
+        self.has_short_names = has_short_names
         self._byte_order = byte_order
-        self._codec: Codec = codec(UNTOLD, byte_order)
+        self._codec: Codec = codec(UNTOLD, byte_order or NATIVE_ORDER)
         self._buffer = bytearray()
         self._outstanding: Command | None = None
         self._is_first_look = False
@@ -115,7 +130,9 @@ class ServerConnection:
 
     def select_dialect(self, dialect: Dialect) -> None:
         """Go on in another dialect; the reply that is outstanding has the same layout in all."""
-        self._codec = codec(dialect, self._byte_order)
+        if self.has_short_names != (dialect.name_size < UNTOLD.name_size):
+            dialect = SIBLINGS.get(dialect, dialect)
+        self._codec = codec(dialect, self._byte_order or NATIVE_ORDER)
 
     def receive_data(self, data: bytes | memoryview) -> None:
         """Take what the client sent."""
@@ -129,16 +146,17 @@ class ServerConnection:
         buffer = self._buffer
         if self._outstanding is not None or len(buffer) < _HEADER_SIZE:
             return None
+        if not self._byte_order:
+            self._recognise_byte_order()
         size, number = self._codec.header.unpack_from(buffer)
         try:
             layout = self._codec.requests[number]
         except KeyError:
-            version = "{}.{}".format(*self.dialect.version)
-            raise RemoteProtocolError(f"unknown command 0x{number:02X} (protocol {version})") from None
+            raise RemoteProtocolError(f"unknown command 0x{number:02X} (protocol {self.dialect})") from None
         command = Command(number)
         expected = layout.structure.size if layout else 0
         if size != expected:
-            raise RemoteProtocolError(f"{command.name} with a body of {size} bytes instead of {expected}")
+            layout = self._try_sibling(command, size, expected)
         end = _HEADER_SIZE + size
         if len(buffer) < end:
             return None
@@ -190,6 +208,29 @@ class ServerConnection:
         self._outstanding = None
         return b"" if command is Command.WAIT_READER_STATE_CHANGE else self._release_event()
 
+    def _recognise_byte_order(self) -> None:
+        """A command's number is small, so its first or its last byte in the header is not 0."""
+        order = NATIVE_ORDER
+        for candidate in (NATIVE_ORDER, _OTHER_ORDER):
+            _, number = codec(UNTOLD, candidate).header.unpack_from(self._buffer)
+            if number in _NUMBERS:
+                order = candidate
+                break
+        self._byte_order = order
+        self._codec = codec(self.dialect, order)
+
+    def _try_sibling(self, command: Command, size: int, expected: int) -> Layout:
+        """The body may belong to the other layout of the same version. Raises RemoteProtocolError."""
+        sibling = SIBLINGS.get(self.dialect)
+        if sibling is not None:
+            other = codec(sibling, self._byte_order)
+            layout = other.requests[command]
+            if layout is not None and layout.structure.size == size:
+                self.has_short_names = not self.has_short_names
+                self._codec = other
+                return layout
+        raise RemoteProtocolError(f"{command.name} with a body of {size} bytes instead of {expected}")
+
     def event(self, rv: int) -> bytes:
         """Tell a waiting client that something happened.
 
@@ -236,7 +277,7 @@ class ClientConnection:
 
     def select_dialect(self, dialect: Dialect) -> None:
         """Go on in another dialect, after the answer to VERSION."""
-        self._codec = codec(dialect, self._byte_order)
+        self._codec = codec(dialect, self._byte_order or NATIVE_ORDER)
 
     def request(self, command: Command, body: Message | None = None, data: bytes = b"") -> bytes:
         """The bytes of a request. Raises LocalProtocolError while another one is outstanding."""

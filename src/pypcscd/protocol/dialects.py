@@ -4,16 +4,17 @@ import enum
 import functools
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from pypcscd.protocol.messages import (
+    OLDEST_BODIES,
     REPLY_BODIES,
     REQUEST_BODIES,
+    WAITING_BODIES,
     Body,
     Command,
     Message,
-    Waiting,
 )
 from pypcscd.scard import ATR_NOT_INITIALISED, ReaderStatus
 
@@ -31,42 +32,73 @@ class Dialect:
 
     major: int
     minor: int
+    #: tells versions apart that share a number
+    variant: str = ""
     #: room for a reader name, bytes
-    name_size: int
+    name_size: int = 128
+    #: a record of the reader table begins with a number that is always 0
+    has_reader_id: bool = False
+    #: a record has a field for the event counter, else it is the upper half of the state word
+    has_event_counter: bool = True
+    #: STATUS carries the answer too, and CANCEL_TRANSACTION exists
+    has_long_status: bool = False
     #: WAIT and STOP are sent with a body
-    wait_has_body: bool
-    wait_answer: WaitAnswer
-    #: the table's length is asked for (SIZE, ARRAY); else it has a fixed number of records
-    counted_table: bool
+    wait_has_body: bool = False
+    wait_answer: WaitAnswer = WaitAnswer.NOTHING
     #: GET_READER_EVENTS exists
-    reader_events: bool
+    reader_events: bool = False
+    #: the table's length is asked for (SIZE, ARRAY); else it has a fixed number of records
+    counted_table: bool = False
 
     @property
     def version(self) -> tuple[int, int]:
         return self.major, self.minor
 
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}{self.variant}"
+
     def commands(self) -> frozenset[Command]:
         """The commands that a client of this version may send."""
         absent = set()
+        if not self.has_long_status:
+            absent.add(Command.CANCEL_TRANSACTION)
         if not self.reader_events:
             absent.add(Command.GET_READER_EVENTS)
         if not self.counted_table:
             absent |= {Command.READERS_STATE_SIZE, Command.READERS_STATE_ARRAY}
         return frozenset(Command) - absent
 
+    def request_bodies(self) -> dict[Command, Body]:
+        """The bodies of the requests that have one."""
+        bodies = dict(REQUEST_BODIES)
+        if self.has_long_status:
+            bodies |= OLDEST_BODIES
+        if self.wait_has_body:
+            bodies |= WAITING_BODIES
+        return bodies
 
+
+_OLDEST = Dialect(4, 1, name_size=100, has_event_counter=False, has_long_status=True, wait_has_body=True)
+_SHORT_4_2 = Dialect(4, 2, "a", name_size=100, wait_has_body=True)
+_LONG_4_2 = Dialect(4, 2, "b", wait_has_body=True)
 _KNOWN = (
-    Dialect(4, 3, 128, True, WaitAnswer.NOTHING, counted_table=False, reader_events=False),
-    Dialect(4, 4, 128, False, WaitAnswer.TABLE, counted_table=False, reader_events=False),
-    Dialect(4, 5, 128, False, WaitAnswer.TABLE, counted_table=False, reader_events=True),
-    Dialect(4, 6, 128, False, WaitAnswer.NOTHING, counted_table=True, reader_events=True),
+    replace(_OLDEST, minor=0, has_reader_id=True),
+    _OLDEST,
+    _LONG_4_2,
+    Dialect(4, 3, wait_has_body=True),
+    Dialect(4, 4, wait_answer=WaitAnswer.TABLE),
+    Dialect(4, 5, wait_answer=WaitAnswer.TABLE, reader_events=True),
+    Dialect(4, 6, reader_events=True, counted_table=True),
 )
 
 #: The dialects spoken here, by version.
 DIALECTS: dict[tuple[int, int], Dialect] = {dialect.version: dialect for dialect in _KNOWN}
 NEWEST = _KNOWN[-1]
-#: Taken for a client that sends no CMD_VERSION; its layouts hold for all versions spoken here.
+#: Taken for a client that sends no CMD_VERSION; its layouts hold for all versions since 4.2b.
 UNTOLD = DIALECTS[4, 4]
+#: The number 4.2 stands for two layouts: pcsc-lite 1.6.5 to 1.8.3 (a) and 1.8.4 to 1.8.8 (b). The
+#: size of CONNECT tells them apart; each leads to the other here.
+SIBLINGS: dict[Dialect, Dialect] = {_SHORT_4_2: _LONG_4_2, _LONG_4_2: _SHORT_4_2}
 
 
 class Layout(NamedTuple):
@@ -95,20 +127,19 @@ class Codec:
             format_ = body.format.format(name=dialect.name_size)
             return Layout(body.message, struct.Struct(byte_order + format_))
 
-        bodies = dict(REQUEST_BODIES)
-        if dialect.wait_has_body:
-            bodies[Command.WAIT_READER_STATE_CHANGE] = Body(Waiting, "II")
-            bodies[Command.STOP_WAITING_READER_STATE_CHANGE] = Body(Waiting, "II")
+        bodies = dialect.request_bodies()
         #: for every command of the dialect, the layout of its request or None for an empty body
         self.requests: dict[int, Layout | None] = {
             command: layout(bodies[command]) if command in bodies else None for command in dialect.commands()
         }
         self.replies: dict[int, Layout] = {
             command: layout(body)
-            for command, body in (REQUEST_BODIES | REPLY_BODIES).items()
-            if command in dialect.commands()
+            for command, body in (REPLY_BODIES | bodies).items()
+            if command in dialect.commands() and command is not Command.WAIT_READER_STATE_CHANGE
         }
-        self._record = struct.Struct(f"{byte_order}{dialect.name_size}sIIi33s3xII")
+        reader_id = "i" if dialect.has_reader_id else ""
+        event_counter = "I" if dialect.has_event_counter else ""
+        self._record = struct.Struct(f"{byte_order}{reader_id}{dialect.name_size}s{event_counter}Ii33s3xII")
 
     @property
     def record_size(self) -> int:
@@ -117,34 +148,35 @@ class Codec:
 
     def encode_records(self, readers: Sequence[ReaderStatus]) -> bytes:
         """The reader table, a record for each reader."""
-        pack = self._record.pack
-        limit = self.dialect.name_size - 1
-        return b"".join(
-            pack(
-                reader.name.encode("utf-8", "surrogateescape")[:limit],
-                reader.event_counter,
-                reader.state,
-                reader.sharing,
-                reader.atr,
-                len(reader.atr),
-                reader.protocol,
-            )
-            for reader in readers
-        )
+        return b"".join(self._encode_record(reader, len(reader.atr)) for reader in readers)
 
     def encode_table(self, readers: Sequence[ReaderStatus], size: int) -> bytes:
         """The reader table with exactly ``size`` records: cut, or filled with unused ones."""
         used = readers[:size]
-        unused = self._record.pack(b"", 0, 0, 0, b"", ATR_NOT_INITIALISED, 0)
+        unused = self._encode_record(ReaderStatus(""), ATR_NOT_INITIALISED)
         return self.encode_records(used) + unused * (size - len(used))
+
+    def _encode_record(self, reader: ReaderStatus, atr_length: int) -> bytes:
+        dialect = self.dialect
+        name = reader.name.encode("utf-8", "surrogateescape")[: dialect.name_size - 1]
+        fields: list[int | bytes] = [0] if dialect.has_reader_id else []
+        if dialect.has_event_counter:
+            fields += [name, reader.event_counter, reader.state]
+        else:
+            fields += [name, reader.event_counter << 16 | reader.state]
+        return self._record.pack(*fields, reader.sharing, reader.atr, atr_length, reader.protocol)
 
     def decode_records(self, table: bytes) -> list[ReaderStatus]:
         """The readers of a table. Unused records are left out."""
         readers = []
-        for name, counter, state, sharing, atr, atr_length, protocol in self._record.iter_unpack(table):
+        for record in self._record.iter_unpack(table):
+            *_, state, sharing, atr, atr_length, protocol = record
+            name = record[1] if self.dialect.has_reader_id else record[0]
+            counter = record[-6] if self.dialect.has_event_counter else state >> 16
             text = name.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
             if text:
-                readers.append(ReaderStatus(text, counter, state, sharing, atr[:atr_length], protocol))
+                known = ReaderStatus(text, counter, state & 0xFFFF, sharing, atr[:atr_length], protocol)
+                readers.append(known)
         return readers
 
 

@@ -25,6 +25,7 @@ class Command(enum.IntEnum):
     CONTROL = 0x0A
     STATUS = 0x0B
     CANCEL = 0x0D
+    CANCEL_TRANSACTION = 0x0E
     GET_ATTRIB = 0x0F
     SET_ATTRIB = 0x10
     VERSION = 0x11
@@ -118,6 +119,26 @@ class Status(NamedTuple):
     rv: int = 0
 
 
+class LongStatus(NamedTuple):
+    """STATUS up to 4.1. Clients look at ``rv`` only; the rest comes from the reader table."""
+
+    card: int
+    reader: bytes
+    reader_length: int
+    state: int
+    protocol: int
+    atr: bytes
+    atr_length: int
+    rv: int = 0
+
+
+class CancelTransaction(NamedTuple):
+    """Up to 4.1."""
+
+    card: int
+    rv: int = 0
+
+
 class Cancel(NamedTuple):
     context: int
     rv: int = 0
@@ -172,6 +193,8 @@ Message = (
     | Transmit
     | Control
     | Status
+    | LongStatus
+    | CancelTransaction
     | Cancel
     | Attribute
     | Version
@@ -191,7 +214,8 @@ class Body(NamedTuple):
     format: str
 
 
-#: The bodies of requests; their replies have the same layout. Commands that are not listed have none.
+#: The bodies of requests in the newest dialect; their replies have the same layout. Commands that are
+#: not listed have none.
 REQUEST_BODIES: dict[Command, Body] = {
     Command.ESTABLISH_CONTEXT: Body(EstablishContext, "III"),
     Command.RELEASE_CONTEXT: Body(ReleaseContext, "II"),
@@ -207,6 +231,18 @@ REQUEST_BODIES: dict[Command, Body] = {
     Command.GET_ATTRIB: Body(Attribute, f"iI{MAX_ATTRIBUTE_SIZE}sII"),
     Command.SET_ATTRIB: Body(Attribute, f"iI{MAX_ATTRIBUTE_SIZE}sII"),
     Command.VERSION: Body(Version, "iiI"),
+}
+
+#: What the bodies of requests were up to 4.1.
+OLDEST_BODIES: dict[Command, Body] = {
+    Command.STATUS: Body(LongStatus, "i{name}sIII33s3xII"),
+    Command.CANCEL_TRANSACTION: Body(CancelTransaction, "iI"),
+}
+
+#: What the bodies of requests were up to 4.3.
+WAITING_BODIES: dict[Command, Body] = {
+    Command.WAIT_READER_STATE_CHANGE: Body(Waiting, "II"),
+    Command.STOP_WAITING_READER_STATE_CHANGE: Body(Waiting, "II"),
 }
 
 #: The bodies of replies to requests that have none in the newest dialect.

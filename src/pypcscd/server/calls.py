@@ -9,18 +9,20 @@ from typing import cast
 
 from pypcscd.manager.handles import Client, InsufficientBufferError
 from pypcscd.manager.manager import Manager
-from pypcscd.protocol.connection import Request, ServerConnection
+from pypcscd.protocol.connection import FIXED_TABLE_SIZE, Request, ServerConnection
 from pypcscd.protocol.dialects import DIALECTS, NEWEST, Codec, WaitAnswer
 from pypcscd.protocol.messages import (
     Attribute,
     BeginTransaction,
     Cancel,
+    CancelTransaction,
     Command,
     Connect,
     Control,
     Disconnect,
     EndTransaction,
     EstablishContext,
+    LongStatus,
     Message,
     ReaderEvents,
     Reconnect,
@@ -31,7 +33,7 @@ from pypcscd.protocol.messages import (
     Version,
     Waiting,
 )
-from pypcscd.scard import PcscError, ReaderStatus, ReturnCode
+from pypcscd.scard import MAX_ATR_SIZE, PcscError, ReaderStatus, ReturnCode
 
 
 class NoAnswerError(Exception):
@@ -42,14 +44,14 @@ class TableCache:
     """The reader table as bytes, made once per change for each layout in use."""
 
     def __init__(self) -> None:
-        self._tables: dict[tuple[Codec, int | None], tuple[tuple[ReaderStatus, ...], bytes]] = {}
+        self._tables: dict[tuple[Codec, int], tuple[tuple[ReaderStatus, ...], bytes]] = {}
 
-    def get(self, codec: Codec, readers: tuple[ReaderStatus, ...], size: int | None) -> bytes:
-        """``size``: the fixed number of records, or None for as many as there are readers."""
+    def get(self, codec: Codec, readers: tuple[ReaderStatus, ...], size: int) -> bytes:
+        """``size``: the number of records; those that no reader needs are unused."""
         known = self._tables.get((codec, size))
         if known is not None and known[0] is readers:
             return known[1]
-        table = codec.encode_records(readers) if size is None else codec.encode_table(readers, size)
+        table = codec.encode_table(readers, size)
         self._tables[codec, size] = readers, table
         return table
 
@@ -64,9 +66,11 @@ class Calls:
         self._client = client
         self._connection = connection
         self._tables = tables
-        #: what READERS_STATE_SIZE counted, for the READERS_STATE_ARRAY that follows it
-        self._counted: tuple[ReaderStatus, ...] | None = None
+        #: the readers and the size told by READERS_STATE_SIZE, for the READERS_STATE_ARRAY that follows
+        self._counted: tuple[tuple[ReaderStatus, ...], int] | None = None
         self._is_denied = False
+        #: pcsc-lite 1.6.5 does not say that it has stopped waiting; an event would be out of place then
+        self._forgets_to_stop = False
         self._methods: dict[Command, Callable[[Request], Awaitable[bytes]]] = {
             Command.ESTABLISH_CONTEXT: self._establish_context,
             Command.RELEASE_CONTEXT: self._release_context,
@@ -79,6 +83,7 @@ class Calls:
             Command.CONTROL: self._control,
             Command.STATUS: self._status,
             Command.CANCEL: self._cancel,
+            Command.CANCEL_TRANSACTION: self._cancel_transaction,
             Command.GET_ATTRIB: self._get_attrib,
             Command.SET_ATTRIB: self._set_attrib,
             Command.VERSION: self._version,
@@ -101,6 +106,8 @@ class Calls:
         """
         if self._is_denied:
             return self._denial(request)
+        if self._forgets_to_stop and request.command is not Command.STOP_WAITING_READER_STATE_CHANGE:
+            self._manager.stop_waiting(self._client)
         try:
             return await self._methods[request.command](request)
         except PcscError as error:
@@ -134,6 +141,7 @@ class Calls:
             # clients from pcsc-lite 2.4.1 on try again with the version that we name
             return self._connection.reply(Version(*NEWEST.version, ReturnCode.E_SERVICE_STOPPED))
         self._connection.select_dialect(dialect)
+        self._forgets_to_stop = dialect.wait_has_body
         return self._connection.reply(body._replace(rv=ReturnCode.SUCCESS))
 
     async def _establish_context(self, request: Request) -> bytes:
@@ -201,9 +209,13 @@ class Calls:
         return self._connection.reply(body._replace(returned=len(response), rv=0), response)
 
     async def _status(self, request: Request) -> bytes:
-        body = cast(Status, request.body)
+        body = cast(Status | LongStatus, request.body)
+        if isinstance(body, LongStatus) and (
+            body.reader_length > self._connection.dialect.name_size or body.atr_length > MAX_ATR_SIZE
+        ):
+            raise PcscError(ReturnCode.E_INSUFFICIENT_BUFFER)
         await self._manager.status(self._client, body.card)
-        return self._connection.reply(Status(body.card))
+        return self._connection.reply(body._replace(rv=0))
 
     async def _get_attrib(self, request: Request) -> bytes:
         body = cast(Attribute, request.body)
@@ -225,16 +237,22 @@ class Calls:
     async def _get_readers_state(self, request: Request) -> bytes:
         return self._connection.reply_readers(self._fixed_table())
 
+    def _count(self) -> tuple[tuple[ReaderStatus, ...], int]:
+        # libpcsclite 2.5 refuses to work in the whole process once it is told a smaller size than
+        # before, by this connection or by another one.
+        view = self._client.view
+        return view.snapshot(), max(view.most_readers, FIXED_TABLE_SIZE)
+
     async def _readers_state_size(self, request: Request) -> bytes:
-        self._counted = self._client.view.snapshot()
-        return self._connection.reply(StatesSize(len(self._counted)))
+        self._counted = self._count()
+        return self._connection.reply(StatesSize(self._counted[1]))
 
     async def _readers_state_array(self, request: Request) -> bytes:
         # As many records as were counted, even if a reader has come or gone since: the client
         # has made room for them and reads no more and no less.
-        readers = self._client.view.snapshot() if self._counted is None else self._counted
+        readers, size = self._counted or self._count()
         self._counted = None
-        return self._connection.reply_readers(self._tables.get(self._connection.codec, readers, None))
+        return self._connection.reply_readers(self._tables.get(self._connection.codec, readers, size))
 
     async def _wait(self, request: Request) -> bytes:
         # Registering and taking the table happen in the same turn of the event loop: a change
@@ -252,6 +270,12 @@ class Calls:
 
     async def _get_reader_events(self, request: Request) -> bytes:
         return self._connection.reply(ReaderEvents(self._client.view.reader_events))
+
+    async def _cancel_transaction(self, request: Request) -> bytes:
+        # Nothing waits here for a call that this connection could still send.
+        body = cast(CancelTransaction, request.body)
+        await self._manager.status(self._client, body.card)
+        return self._connection.reply(CancelTransaction(body.card))
 
     async def _cancel(self, request: Request) -> bytes:
         body = cast(Cancel, request.body)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from pypcscd.manager.manager import Manager
+from pypcscd.protocol.connection import ServerConnection
 from pypcscd.server.access import Peer
 from pypcscd.server.calls import TableCache
 from pypcscd.server.rules import ClientRule, SocketConfig
@@ -24,9 +25,10 @@ class Door:
         self.receive_buffer = memoryview(bytearray(_RECEIVE_BUFFER_SIZE))
         self._rules = tuple(rules)
 
-    def table_size_for(self, peer: Peer) -> int:
-        """The length of the fixed reader table that this client was built for, by the first rule."""
-        for rule in self._rules:
-            if rule.matches(peer):
-                return rule.table_size
-        return self.config.table_size
+    def adapt(self, connection: ServerConnection, peer: Peer) -> None:
+        """Tell the connection what nothing on the wire tells, by the first rule that matches."""
+        rule = next((rule for rule in self._rules if rule.matches(peer)), None)
+        connection.table_size = self.config.table_size
+        if rule is not None:
+            connection.table_size = rule.table_size or connection.table_size
+            connection.has_short_names = rule.has_short_names

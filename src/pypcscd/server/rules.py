@@ -35,7 +35,10 @@ class ClientRule:
     What is None does not matter; all that is given must match.
     """
 
-    table_size: int
+    #: records in the client's reader table; None: as many as the socket says
+    table_size: int | None = None
+    #: the client's library is pcsc-lite 1.6.5 to 1.8.3, whose 4.2 has reader names of 100 bytes
+    has_short_names: bool = False
     #: glob of the executable's path
     executable: str | None = None
     uid: int | None = None

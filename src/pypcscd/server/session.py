@@ -49,7 +49,7 @@ class Session(asyncio.BufferedProtocol):
             return
         access = self._door.config.access
         self._peer.identify(transport.get_extra_info("socket"), with_groups=not access.is_open)
-        self._connection.table_size = self._door.table_size_for(self._peer)
+        self._door.adapt(self._connection, self._peer)
         if not access.allows(self._peer):
             log.warning(
                 "%s was denied access to %s: add its user or one of its groups to the rule of that socket",

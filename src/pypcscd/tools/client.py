@@ -106,11 +106,16 @@ class Client:
         return reply.data
 
     def _choose_dialect(self) -> None:
+        """Speak the newest version that the daemon speaks too: its answer names one."""
         reply = self._exchange(Command.VERSION, Version(*NEWEST.version)).body
         assert isinstance(reply, Version)
         offered = DIALECTS.get((reply.major, reply.minor))
-        if reply.rv == ReturnCode.E_SERVICE_STOPPED and offered is not None:
-            self._connection.select_dialect(offered)
+        if offered is None:
+            raise ClientError(
+                f"the daemon speaks protocol {reply.major}.{reply.minor}, which is not known here"
+            )
+        self._connection.select_dialect(offered)
+        if reply.rv == ReturnCode.E_SERVICE_STOPPED:
             reply = self._ask(Command.VERSION, Version(*offered.version))
         self._check(reply)
 
