@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from pypcscd.driver import DriverError, Reason, Slot
 from pypcscd.eager import Background
-from pypcscd.manager import results
+from pypcscd.manager import dispositions, results
 from pypcscd.manager.handles import (
     Client,
     Handle,
@@ -27,7 +27,6 @@ from pypcscd.scard import (
     Disposition,
     PcscError,
     Protocol,
-    ReaderState,
     ReturnCode,
     Scope,
     ShareMode,
@@ -104,7 +103,7 @@ class Manager:
         for handle in list(client.handles.values()):
             needs_reset = self._abandon(handle)
             if needs_reset:
-                self._background.run(self._reset_after(handle.reader))
+                self._background.run(dispositions.reset_abandoned(handle.reader))
 
     def establish_context(self, client: Client, scope: int) -> int:
         """SCardEstablishContext. A second one on the same connection takes the place of the first."""
@@ -123,7 +122,7 @@ class Manager:
         client.context = 0
         for handle in list(client.handles.values()):
             if self._abandon(handle):
-                await self._reset_after(handle.reader)
+                await dispositions.reset_abandoned(handle.reader)
 
     def _check_context(self, client: Client, context: int) -> None:
         if client.context == 0:
@@ -141,14 +140,6 @@ class Manager:
             reader.mark_handles(ReturnCode.W_RESET_CARD)
         reader.remove_handle(handle)
         return must_reset
-
-    async def _reset_after(self, reader: Reader) -> None:
-        async with reader.commands:
-            if not reader.is_gone and reader.has_card:
-                try:
-                    await reader.reset(cold=False)
-                except DriverError:
-                    return  # said in the log and shown in the state word
 
     # --- waiting for changes ------------------------------------------------------------------
 
@@ -253,9 +244,9 @@ class Manager:
         async with reader.commands:
             reader.check_available()
             if initialization == Disposition.LEAVE:
-                await self._continue_card(reader, share_mode)
+                await dispositions.continue_card(reader, share_mode)
             else:
-                await self._restart_card(reader, cold=initialization == Disposition.UNPOWER)
+                await dispositions.restart_card(reader, cold=initialization == Disposition.UNPOWER)
             await self._negotiate(reader, share_mode, wanted)
             if share_mode != ShareMode.DIRECT:
                 reader.use_card()
@@ -267,23 +258,6 @@ class Manager:
                 reader.make_exclusive(handle)
             handle.event = None
             return reader.protocol
-
-    async def _continue_card(self, reader: Reader, share_mode: int) -> None:
-        if ReaderState.ABSENT in reader.state:
-            raise PcscError(ReturnCode.E_NO_SMARTCARD)
-        if ReaderState.SWALLOWED in reader.state:
-            raise PcscError(ReturnCode.W_UNRESPONSIVE_CARD)
-        if share_mode != ShareMode.DIRECT:
-            await reader.power_up()
-
-    async def _restart_card(self, reader: Reader, *, cold: bool) -> None:
-        reader.mark_handles(ReturnCode.W_RESET_CARD)
-        try:
-            await reader.reset(cold=cold)
-        except DriverError as error:
-            no_card = error.reason is Reason.NO_CARD
-            code = ReturnCode.E_NO_SMARTCARD if no_card else ReturnCode.W_UNRESPONSIVE_CARD
-            raise PcscError(code) from error
 
     async def disconnect(self, client: Client, card: int, disposition: int) -> None:
         """SCardDisconnect. Once the disposition is valid it succeeds, whatever the card does."""
@@ -299,23 +273,10 @@ class Manager:
             await reader.lock.wait_until_free(None)
         try:
             if touches_card and not reader.is_gone:
-                reader.mark_handles(ReturnCode.W_RESET_CARD)
-                async with reader.commands:
-                    await self._dispose_of_card(reader, disposition)
+                await dispositions.after_disconnect(reader, disposition)
         finally:
             self._forget(handle)
             reader.remove_handle(handle)
-
-    async def _dispose_of_card(self, reader: Reader, disposition: int) -> None:
-        if reader.is_gone:
-            return
-        try:
-            if disposition == Disposition.RESET:
-                await reader.reset(cold=False)
-            else:
-                await reader.unpower()
-        except DriverError:
-            return  # said in the log and shown in the state word
 
     def _forget(self, handle: Handle) -> None:
         self._handles.pop(handle.identifier, None)
@@ -358,7 +319,7 @@ class Manager:
             raise PcscError(ReturnCode.E_SHARING_VIOLATION)
         failure: PcscError | None = None
         if disposition in (Disposition.RESET, Disposition.UNPOWER):
-            failure = await self._end_with_reset(reader, cold=disposition == Disposition.UNPOWER)
+            failure = await dispositions.after_transaction(reader, cold=disposition == Disposition.UNPOWER)
         elif disposition == Disposition.EJECT:
             failure = PcscError(ReturnCode.E_UNSUPPORTED_FEATURE)
         if is_foreign:
@@ -367,19 +328,6 @@ class Manager:
             failure = PcscError(ReturnCode.E_NOT_TRANSACTED)
         if failure is not None:
             raise failure
-
-    async def _end_with_reset(self, reader: Reader, *, cold: bool) -> PcscError | None:
-        try:
-            async with reader.commands:
-                reader.check_available()
-                await reader.reset(cold=cold)
-        except DriverError as error:
-            return results.translate(results.POWER, error)
-        except PcscError as error:
-            return error
-        finally:
-            reader.mark_handles(ReturnCode.W_RESET_CARD)
-        return None
 
     # --- using a card -------------------------------------------------------------------------
 
