@@ -467,6 +467,22 @@ async def test_transmit(desk: Desk) -> None:
     assert caught.value.needed == 2
 
 
+async def test_transmit_without_a_protocol(desk: Desk) -> None:
+    client = desk.client()
+    card = await desk.connect(client, DIRECT, 0)
+    desk.slot.calls.clear()
+    await desk.manager.transmit(client, card, Protocol.UNDEFINED, b"\1", 2)
+    assert desk.slot.calls == ["transmit T0 01"]
+
+
+async def test_transmit_finds_the_card_gone(desk: Desk) -> None:
+    client = desk.client()
+    card = await desk.connect(client)
+    desk.slot.failures["transmit"] = Reason.NO_CARD
+    await refused(desk.manager.transmit(client, card, Protocol.T1, b"\1", 2), ReturnCode.E_NO_SMARTCARD)
+    assert desk.status == ReaderStatus(NAME, 0, NO_CARD, 1, b"", Protocol.UNDEFINED)
+
+
 @pytest.mark.parametrize(
     ("call", "reason", "result"),
     [

@@ -360,7 +360,8 @@ class Manager:
                 if protocol not in (used, Protocol.ANY_OLD):
                     raise PcscError(ReturnCode.E_PROTO_MISMATCH)
             try:
-                response = await reader.transmit(used, apdu)
+                # A client of a direct connection may say "none", as the reader does: that is T=0.
+                response = await reader.transmit(used or Protocol.T0, apdu)
             except DriverError as error:
                 if error.reason is Reason.NO_CARD:
                     reader.card_is_missing()

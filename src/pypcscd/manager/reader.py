@@ -387,8 +387,7 @@ class Reader:
 
     def card_is_missing(self) -> None:
         """A command found no card. The removal itself is reported by the driver."""
-        self.state = ReaderState.ABSENT
-        self._touched()
+        self._show(ReaderState.ABSENT, b"")
 
     def _timed_out(self) -> DriverError:
         return DriverError(Reason.TIMEOUT, "the command was given up")
