@@ -143,6 +143,8 @@ async def test_the_whole_story(house: House, dialect: Dialect) -> None:
     assert await wire.ask(Command.END_TRANSACTION, m.EndTransaction(card, 0)) == (card, 0, 0)
     reconnected = await wire.ask(Command.RECONNECT, m.Reconnect(card, 2, 3, 1))
     assert (reconnected.rv, reconnected.active_protocol) == (0, 2)
+    refused = await wire.ask(Command.RECONNECT, m.Reconnect(card, 2, 1, 0, 0xDEAD))
+    assert (refused.rv, refused.active_protocol) == (ReturnCode.E_PROTO_MISMATCH, 0)
     assert await wire.ask(Command.DISCONNECT, m.Disconnect(card, 0)) == (card, 0, 0)
 
 

@@ -33,7 +33,7 @@ from pypcscd.protocol.messages import (
     Version,
     Waiting,
 )
-from pypcscd.scard import MAX_ATR_SIZE, PcscError, ReaderStatus, ReturnCode
+from pypcscd.scard import MAX_ATR_SIZE, PcscError, Protocol, ReaderStatus, ReturnCode
 
 
 class NoAnswerError(Exception):
@@ -123,6 +123,9 @@ class Calls:
             body = body._replace(returned=needed)
         elif isinstance(body, Attribute) and needed:
             body = body._replace(length=needed)
+        elif isinstance(body, Reconnect):
+            # the library hands this on to the program whatever the result
+            body = body._replace(active_protocol=Protocol.UNDEFINED)
         # every body that can be refused ends in rv
         return self._connection.reply(body._replace(rv=error.code))  # type: ignore[call-arg]
 
