@@ -6,7 +6,8 @@ from pathlib import Path
 
 _CREDENTIALS = struct.Struct("3i")
 _SO_PEERGROUPS = 59
-_MOST_GROUPS_BYTES = 65536 * 4
+#: the most that Python's getsockopt takes
+_GROUPS_BYTES = 1024
 
 
 class Peer:
@@ -27,8 +28,23 @@ class Peer:
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         self.pid, self.uid, gid = _CREDENTIALS.unpack(raw)
         if with_groups:
-            listed = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_GROUPS_BYTES)
-            self.groups = frozenset(struct.unpack(f"{len(listed) // 4}I", listed)) | {gid}
+            self.groups = self._supplementary_groups(connection) | {gid}
+
+    def _supplementary_groups(self, connection: socket.socket) -> frozenset[int]:
+        try:
+            listed = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_BYTES)
+            return frozenset(struct.unpack(f"{len(listed) // 4}I", listed))
+        except OSError:
+            # It has more groups than fit, 256.
+            return self._listed_groups()
+
+    def _listed_groups(self) -> frozenset[int]:
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text(errors="replace")
+        except OSError:
+            return frozenset()
+        _, _, groups = status.partition("\nGroups:")
+        return frozenset(int(group) for group in groups.partition("\n")[0].split())
 
     def __str__(self) -> str:
         if self._name is None:
@@ -47,6 +63,8 @@ class Peer:
 
     def is_elsewhere(self) -> bool:
         """The process sees another root directory than we do: a flatpak, a container, a chroot."""
+        if self.pid == 0:
+            return True  # not even its number exists where we are
         try:
             return not Path(f"/proc/{self.pid}/root").samefile("/")
         except OSError:
