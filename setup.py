@@ -1,5 +1,27 @@
-"""Everything declarative is in pyproject.toml; only cffi's hook has no place there."""
+"""Everything declarative is in pyproject.toml; only the optional compiled part has no place there."""
 
-from setuptools import setup
+import sys
 
-setup(cffi_modules=["drivers/pypcscd_ifdhandler/build_native.py:ffibuilder"])
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+
+class BuildOptional(build_ext):
+    """Says in plain words what is left out when there is no C compiler."""
+
+    def build_extension(self, ext: Extension) -> None:
+        try:
+            super().build_extension(ext)
+        except Exception:
+            print(  # noqa: T201
+                "pypcscd: the compiled part could not be built; the package is installed without native"
+                " drivers (.so). Install gcc and python3-dev and reinstall to have them.",
+                file=sys.stderr,
+            )
+            raise  # setuptools goes on, because the extension is optional
+
+
+setup(
+    cffi_modules=["drivers/pypcscd_ifdhandler/build_native.py:ffibuilder"],
+    cmdclass={"build_ext": BuildOptional},
+)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pypcscd.config import Config
 from pypcscd.hotplug.devices import DeviceKeeper
-from pypcscd.hotplug.drivers import Drivers
+from pypcscd.hotplug.drivers import Drivers, report_missing_parts
 from pypcscd.manager.manager import Manager
 from pypcscd.server.door import Door
 from pypcscd.server.instance import Instance, InstanceError
@@ -50,6 +50,7 @@ class Daemon:
         except BaseException:
             await self.stop()
             raise
+        report_missing_parts()
         count = len(self.manager.roster.everything.snapshot())
         paths = ", ".join(str(socket_config.path) for socket_config in self._config.sockets)
         log.info("serving on %s, %d reader%s", paths, count, "" if count == 1 else "s")

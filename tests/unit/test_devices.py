@@ -9,6 +9,7 @@ from fakes import FakeDevice, FakeSlot
 
 from pypcscd.driver import Device, DeviceConfig, DeviceOpenError, Driver
 from pypcscd.hotplug import devices as devices_module
+from pypcscd.hotplug import drivers as drivers_module
 from pypcscd.hotplug.devices import DeviceKeeper
 from pypcscd.hotplug.drivers import Drivers
 from pypcscd.manager.manager import Manager
@@ -122,6 +123,18 @@ async def test_unknown_drivers_are_named(manager: Manager, caplog: pytest.LogCap
     await keeper.settle(5)
     assert "no driver named 'no-such-driver' is installed" in caplog.text
     await keeper.close()
+
+
+def test_missing_parts_are_reported(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with caplog.at_level(logging.INFO):
+        monkeypatch.setattr(drivers_module, "_NATIVE_PART", "pypcscd_ifdhandler.driver")
+        drivers_module.report_missing_parts()
+        assert caplog.text == ""
+        monkeypatch.setattr(drivers_module, "_NATIVE_PART", "pypcscd_ifdhandler._missing")
+        drivers_module.report_missing_parts()
+    assert "native drivers (.so) cannot be used: pypcscd was installed without a C compiler" in caplog.text
 
 
 async def test_a_mad_driver_costs_its_device_only(

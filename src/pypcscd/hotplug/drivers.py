@@ -9,6 +9,21 @@ log = logging.getLogger("pypcscd.devices")
 _GROUP = "pypcscd.drivers"
 
 
+#: the compiled part of the package, left out where it was installed without a C compiler
+_NATIVE_PART = "pypcscd_ifdhandler._native"
+
+
+def report_missing_parts() -> None:
+    """Say at the start what cannot be used, before somebody misses it."""
+    from importlib.util import find_spec
+
+    if find_spec(_NATIVE_PART) is None:
+        log.info(
+            "native drivers (.so) cannot be used: pypcscd was installed without a C compiler; "
+            "install gcc and python3-dev and reinstall it to have them"
+        )
+
+
 class Drivers:
     """The drivers that are installed as entry points of the group ``pypcscd.drivers``."""
 
