@@ -9,7 +9,8 @@ from blockbuster import BlockBuster, blockbuster_ctx
 @pytest.fixture(autouse=True)
 def nothing_blocks_the_loop() -> Iterator[BlockBuster]:
     """Any blocking call on the event loop's thread raises BlockingError."""
-    with blockbuster_ctx(scanned_modules=["pypcscd", "pypcscd_virtual", "pypcscd_ifdhandler"]) as guard:
+    ours = ["pypcscd", "pypcscd_virtual", "pypcscd_ifdhandler", "pypcscd_ccid"]
+    with blockbuster_ctx(scanned_modules=ours) as guard:
         for function in guard.functions.values():
             # The name of a process comes from procfs, which is memory; a driver is imported once.
             function.can_block_in("pypcscd/server/access.py", "__str__")

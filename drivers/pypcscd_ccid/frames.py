@@ -1,0 +1,83 @@
+"""Bulk-IN transfers made into whole messages. No input or output here.
+
+A message ends with its transfer, that is with a packet that is not full; but a message that fills
+its last packet may come without the empty packet that should follow, and a long one takes several
+buffers. So the length is taken from the message itself, and checked against what came.
+"""
+
+from dataclasses import dataclass
+
+from pypcscd_ccid.messages import HEADER_SIZE
+
+#: an extended APDU's answer, its status word, and some room for T=1
+_MAX_DATA = 65_556
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A message that cannot be used: what there is of it, and why."""
+
+    start: bytes
+    why: str
+
+
+class Assembler:
+    """Feed it what each transfer brought; it gives messages (bytes) and ``Broken`` ones, in order."""
+
+    def __init__(self, buffer_size: int, packet_size: int) -> None:
+        """``buffer_size``: of a transfer, a multiple of ``packet_size``, bytes."""
+        self._buffer_size = buffer_size
+        self._packet_size = packet_size
+        self._pending = bytearray()
+        #: the rest of a broken message is to be passed over up to its end
+        self._is_skipping = False
+
+    def feed(self, data: bytes) -> "list[bytes | Broken]":
+        """What one completed transfer brought, 0 to ``buffer_size`` bytes."""
+        size = len(data)
+        is_last = size < self._buffer_size
+        if not self._pending and not self._is_skipping and size >= HEADER_SIZE:
+            if size == HEADER_SIZE + int.from_bytes(data[1:5], "little"):
+                return [data]
+        elif self._is_skipping:
+            self._is_skipping = not is_last
+            return []
+        self._pending += data
+        return self._cut(is_last)
+
+    def _cut(self, is_last: bool) -> "list[bytes | Broken]":
+        found: list[bytes | Broken] = []
+        pending = self._pending
+        while len(pending) >= HEADER_SIZE:
+            length = int.from_bytes(pending[1:5], "little")
+            if length > _MAX_DATA:
+                found.append(Broken(bytes(pending[:HEADER_SIZE]), f"it claims {length} bytes of data"))
+                self._is_skipping = not is_last
+                pending.clear()
+                return found
+            total = HEADER_SIZE + length
+            if len(pending) < total:
+                break
+            rest = len(pending) - total
+            if rest and total % self._packet_size:
+                # A second message can only follow at the edge of a packet.
+                found.append(
+                    Broken(
+                        bytes(pending[:HEADER_SIZE]), f"it claims {length} bytes of data, but has {rest} more"
+                    )
+                )
+                self._is_skipping = not is_last
+                pending.clear()
+                return found
+            found.append(bytes(pending[:total]))
+            del pending[:total]
+        if pending and is_last:
+            has = max(len(pending) - HEADER_SIZE, 0)
+            found.append(Broken(bytes(pending[:HEADER_SIZE]), f"it ends after {has} bytes of data"))
+            pending.clear()
+        return found
+
+    def clear(self) -> None:
+        """Forget what there is of a message: the transfer that should have brought the rest failed."""
+        self._pending.clear()
+        self._is_skipping = False
