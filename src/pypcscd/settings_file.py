@@ -4,17 +4,64 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from pypcscd import settings_values as values
 from pypcscd.config import Config
 from pypcscd.manager.settings import ReaderRule
+from pypcscd.server.instance import pid_path_of
 from pypcscd.server.rules import AccessRule, ClientRule, SocketConfig
 
+if TYPE_CHECKING:
+    from pypcscd.toml_lines import Place
+
 DEFAULT_PATH = Path("/etc/pypcscd.toml")
+
+_Table = Mapping[str, Any]
+_Converters = Mapping[str, Callable[[Any], Any]]
 
 
 class SettingsError(Exception):
     """The file cannot be used; the message names file, line and reason."""
+
+
+class _ListOf:
+    """Converts each item of a list, so that a wrong one can be named by its own line."""
+
+    def __init__(self, convert: Callable[[Any], Any], *, may_be_empty: bool) -> None:
+        self.convert = convert
+        self.may_be_empty = may_be_empty
+
+    def __call__(self, value: Any) -> list[Any]:
+        if not isinstance(value, list):
+            raise ValueError(f"{values.shown(value)} is not a list; write [{values.shown(value)}]")
+        if not value and not self.may_be_empty:
+            raise ValueError("the list is empty")
+        return value
+
+
+_TABLES = ("clients", "limits", "power", "reader", "client", "socket")
+_LIMITS: _Converters = dict.fromkeys(("clients", "handles_per_client", "handles_per_reader"), values.count)
+_POWER: _Converters = {"down_delay": values.delay}
+_CLIENTS: _Converters = {"table_size": values.table_size}
+_READER: _Converters = {"name": values.glob, "power_down_delay": values.delay}
+_CLIENT: _Converters = {
+    "executable": values.glob,
+    "user": values.user,
+    "elsewhere": values.truth,
+    "table_size": values.table_size,
+    "short_names": values.truth,
+}
+_SOCKET: _Converters = {
+    "path": values.socket_path,
+    "readers": _ListOf(values.glob, may_be_empty=False),
+    "table_size": values.table_size,
+    "users": _ListOf(values.user, may_be_empty=True),
+    "groups": _ListOf(values.group, may_be_empty=True),
+    "mode": values.mode,
+    "owner": values.user,
+    "group": values.group,
+}
 
 
 def load(path: Path, config: Config) -> Config:
@@ -23,245 +70,160 @@ def load(path: Path, config: Config) -> Config:
     import tomllib
 
     try:
-        text = path.read_text(encoding="utf-8")
-        content = tomllib.loads(text)
+        raw = path.read_bytes()
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: {error}") from error
+    try:
+        text = raw.decode()
+        content = tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise SettingsError(f"{path}:{line}: byte {raw[error.start]:02X} is not UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(_syntax_error(path, text, str(error))) from None
     return _Reader(path, text).read(content, config)
 
 
+def _syntax_error(path: Path, text: str, said: str) -> str:
+    """``tomllib`` says where at the end; we say it at the beginning, as everywhere."""
+    reason, line = said.rstrip(")"), len(text.splitlines())
+    if found := re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", said, re.DOTALL):
+        reason, line = f"{found[1]} (column {found[3]}", int(found[2])
+    return f"{path}:{line}: {reason})"
+
+
 class _Reader:
-    """Turns the parsed file into settings, and knows on which line a key stands."""
+    """Turns the parsed file into settings, and knows on which line everything stands."""
 
     def __init__(self, path: Path, text: str) -> None:
         self._path = path
-        self._lines = text.splitlines()
+        self._text = text
+        self._lines: dict[Place, int] | None = None
 
-    def read(self, content: Mapping[str, Any], config: Config) -> Config:
-        self._check_keys("", 0, content, ("clients", "limits", "power", "reader", "client", "socket"))
-        limits = self._table("limits", content)
-        self._check_keys("limits", 0, limits, ("clients", "handles_per_client", "handles_per_reader"))
-        counts = {key: self._value("limits", 0, key, limits, _count) for key in limits}
-        max_clients = counts.pop("clients", config.max_clients)
-        power = self._table("power", content)
-        self._check_keys("power", 0, power, ("down_delay",))
-        delays = {f"power_{key}": self._value("power", 0, key, power, _delay) for key in power}
-        rules = self._reader_rules(content)
-        settings = replace(config.settings, reader_rules=rules, **counts, **delays)
-        clients = self._table("clients", content)
-        self._check_keys("clients", 0, clients, ("table_size",))
+    def read(self, content: _Table, config: Config) -> Config:
+        self._check_keys((), content, _TABLES)
+        limits = self._table("limits", content, _LIMITS)
+        max_clients = limits.pop("clients", config.max_clients)
+        power = {f"power_{key}": value for key, value in self._table("power", content, _POWER).items()}
+        clients = self._table("clients", content, _CLIENTS)
         own, *others = config.sockets
-        if "table_size" in clients:
-            own = replace(own, table_size=self._value("clients", 0, "table_size", clients, _table_size))
+        own = replace(own, table_size=clients.get("table_size", own.table_size))
+        rules = [
+            ReaderRule(table["name"], table["power_down_delay"])
+            for table in self._array("reader", content, _READER, required=("name", "power_down_delay"))
+        ]
         return replace(
             config,
-            settings=settings,
+            settings=replace(config.settings, reader_rules=tuple(rules), **limits, **power),
             max_clients=max_clients,
-            client_rules=self._client_rules(content),
-            sockets=(own, *others, *self._sockets(content, own)),
+            client_rules=tuple(_client_rule(table) for table in self._array("client", content, _CLIENT)),
+            sockets=self._sockets(content, (own, *others)),
         )
 
-    def _reader_rules(self, content: Mapping[str, Any]) -> tuple[ReaderRule, ...]:
-        known = {"name": _text, "power_down_delay": _delay}
-        tables = self._array("reader", content, known, required=("name", "power_down_delay"))
-        return tuple(ReaderRule(table["name"], table["power_down_delay"]) for table in tables)
+    def _sockets(self, content: _Table, given: tuple[SocketConfig, ...]) -> tuple[SocketConfig, ...]:
+        """Those given, changed by the entries with their paths, and then the others of the file."""
+        sockets = {_resolved(config.path): config for config in given}
+        own = given[0]
+        pid_files = {pid_path_of(path): path for path in sockets}
+        named: dict[Path, str] = {}
+        for number, table in enumerate(self._array("socket", content, _SOCKET, required=("path",))):
+            place = ("socket", number)
+            path = _resolved(table["path"])
+            origin = f"{self._path}:{self._line(place)}"
+            if path in named:
+                self._fail((*place, "path"), f"{table['path']} is there already, at {named[path]}")
+            named[path] = origin
+            known = sockets.get(path, SocketConfig(table["path"], own.readers, own.table_size))
+            if (other := pid_files.setdefault(pid_path_of(path), path)) != path:
+                reason = f"the sockets {path} and {other} would have the same pid file, {pid_path_of(path)}"
+                self._fail((*place, "path"), reason)
+            sockets[path] = _socket(table, known, origin)
+        return tuple(sockets.values())
 
-    def _client_rules(self, content: Mapping[str, Any]) -> tuple[ClientRule, ...]:
-        known = {
-            "executable": _text,
-            "user": _user,
-            "elsewhere": _truth,
-            "table_size": _table_size,
-            "short_names": _truth,
-        }
-        return tuple(
-            ClientRule(
-                table_size=table.get("table_size"),
-                has_short_names=table.get("short_names", False),
-                executable=table.get("executable"),
-                uid=table.get("user"),
-                is_elsewhere=table.get("elsewhere"),
-            )
-            for table in self._array("client", content, known)
-        )
-
-    def _sockets(self, content: Mapping[str, Any], own: SocketConfig) -> tuple[SocketConfig, ...]:
-        known = {
-            "path": _path,
-            "readers": _texts,
-            "table_size": _table_size,
-            "users": _users,
-            "groups": _groups,
-            "mode": _mode,
-            "owner": _user,
-            "group": _group,
-        }
-        sockets = tuple(
-            SocketConfig(
-                path=table["path"],
-                readers=table.get("readers", own.readers),
-                table_size=table.get("table_size", own.table_size),
-                access=AccessRule(table.get("users"), table.get("groups")),
-                mode=table.get("mode", own.mode),
-                owner=table.get("owner"),
-                group=table.get("group"),
-            )
-            for table in self._array("socket", content, known, required=("path",))
-        )
-        taken = {own.path}
-        for number, socket in enumerate(sockets):
-            if socket.path in taken:
-                raise self._error("socket", number, "path", f"{socket.path} is there twice")
-            taken.add(socket.path)
-        return sockets
+    def _table(self, name: str, content: _Table, known: _Converters) -> dict[str, Any]:
+        """The table [name], with its values converted."""
+        table = content.get(name, {})
+        if not isinstance(table, dict):
+            self._fail((name,), f"write [{name}] and its settings below")
+        return self._converted((name,), table, known)
 
     def _array(
-        self,
-        name: str,
-        content: Mapping[str, Any],
-        known: Mapping[str, Callable[[Any], Any]],
-        required: tuple[str, ...] = (),
+        self, name: str, content: _Table, known: _Converters, required: tuple[str, ...] = ()
     ) -> list[dict[str, Any]]:
         """The tables [[name]], with their values converted."""
         tables = content.get(name, [])
         if not isinstance(tables, list):
-            raise self._error(name, 0, None, f"write [[{name}]], with two brackets")
+            self._fail((name,), f"write [[{name}]], with two brackets, and its settings below")
         converted = []
         for number, table in enumerate(tables):
-            self._check_keys(name, number, table, tuple(known))
+            place = (name, number)
+            if not isinstance(table, dict):
+                self._fail(place, f"write [[{name}]] and its settings below")
+            converted.append(self._converted(place, table, known))
             for key in required:
                 if key not in table:
-                    raise self._error(name, number, None, f"{key} is missing")
-            converted.append({key: self._value(name, number, key, table, known[key]) for key in table})
+                    self._fail(place, f"this [[{name}]] has no {key}")
         return converted
 
-    def _table(self, name: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
-        table = content.get(name, {})
-        if not isinstance(table, dict):
-            raise self._error("", 0, name, f"write [{name}] and its settings below")
-        return table
+    def _converted(self, place: "Place", table: _Table, known: _Converters) -> dict[str, Any]:
+        self._check_keys(place, table, tuple(known))
+        return {key: self._value((*place, key), value, known[key]) for key, value in table.items()}
 
-    def _check_keys(
-        self, table: str, number: int, content: Mapping[str, Any], known: tuple[str, ...]
-    ) -> None:
-        for key in content:
+    def _check_keys(self, place: "Place", table: _Table, known: tuple[str, ...]) -> None:
+        for key in table:
             if key not in known:
-                raise self._error(table, number, key, f"unknown; there are {', '.join(known)}")
+                self._fail((*place, key), f"unknown; there are {', '.join(known)}")
 
-    def _value(
-        self, table: str, number: int, key: str, content: Mapping[str, Any], convert: Callable[[Any], Any]
-    ) -> Any:
+    def _value(self, place: "Place", value: Any, convert: Callable[[Any], Any]) -> Any:
         try:
-            return convert(content[key])
+            converted = convert(value)
         except ValueError as error:
-            raise self._error(table, number, key, str(error)) from None
+            self._fail(place, str(error))
+        if isinstance(convert, _ListOf):
+            items = enumerate(converted)
+            return [self._value((*place, number), item, convert.convert) for number, item in items]
+        return converted
 
-    def _error(self, table: str, number: int, key: str | None, reason: str) -> SettingsError:
-        line = self._line(table, number, key)
-        subject = f"{key}: " if key else ""
-        return SettingsError(f"{self._path}:{line}: {subject}{reason}")
+    def _fail(self, place: "Place", reason: str) -> NoReturn:
+        keys = [part for part in place if isinstance(part, str)]
+        # the name of an array of tables says nothing that the line does not show
+        subject = f"{keys[-1]}: " if len(keys) > 1 or len(place) == 1 else ""
+        raise SettingsError(f"{self._path}:{self._line(place)}: {subject}{reason}")
 
-    def _line(self, table: str, number: int, key: str | None) -> int:
-        """Where a key stands: the first such line at or after the ``number``-th header of its table."""
-        start = 0
-        if table:
-            header = re.compile(rf"\s*\[+\s*{re.escape(table)}\s*\]+")
-            headers = [index for index, line in enumerate(self._lines) if header.match(line)]
-            start = headers[number] if number < len(headers) else 0
-        if key is None:
-            return start + 1
-        pattern = re.compile(
-            rf"\s*(\[+\s*)?[\"']?{re.escape(key)}[\"']?\s*[]=.]|.*[{{,]\s*{re.escape(key)}\s*="
-        )
-        found = (index for index in range(start, len(self._lines)) if pattern.match(self._lines[index]))
-        return next(found, start) + 1
+    def _line(self, place: "Place") -> int:
+        if self._lines is None:
+            # Most files are right and never need it.
+            from pypcscd.toml_lines import find_lines
+
+            self._lines = find_lines(self._text)
+        return self._lines[place]
 
 
-def _count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{value!r} is not a number from 1 on")
-    return value
+def _client_rule(table: _Table) -> ClientRule:
+    return ClientRule(
+        table_size=table.get("table_size"),
+        has_short_names=table.get("short_names", False),
+        executable=table.get("executable"),
+        uid=table.get("user"),
+        is_elsewhere=table.get("elsewhere"),
+    )
 
 
-def _delay(value: Any) -> float | None:
-    if value == "never":
-        return None
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
-        raise ValueError(f'{value!r} is neither a number of seconds nor "never"')
-    return float(value)
+def _socket(table: _Table, known: SocketConfig, origin: str) -> SocketConfig:
+    """``known`` with what a [[socket]] says."""
+    users, groups = (frozenset(table[key]) if key in table else None for key in ("users", "groups"))
+    return replace(
+        known,
+        readers=tuple(table.get("readers", known.readers)),
+        table_size=table.get("table_size", known.table_size),
+        access=AccessRule(users, groups),
+        mode=table.get("mode", known.mode),
+        owner=table.get("owner", known.owner),
+        group=table.get("group", known.group),
+        origin=origin,
+    )
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"{value!r} is not a text")
-    return value
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"{value!r} is not a list of texts")
-    return tuple(_text(item) for item in value)
-
-
-def _truth(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{value!r} is neither true nor false")
-    return value
-
-
-def _table_size(value: Any) -> int:
-    # those that pcsc-lite was ever built with: its own, and Fedora's
-    if value not in (16, 48) or isinstance(value, bool):
-        raise ValueError(f"{value!r} is neither 16 nor 48")
-    return int(value)
-
-
-def _path(value: Any) -> Path:
-    path = Path(_text(value))
-    if not path.is_absolute():
-        raise ValueError(f"{value!r} does not begin with /")
-    return path
-
-
-def _mode(value: Any) -> int:
-    text = _text(value)
-    if not re.fullmatch(r"0?[0-7]{3}", text):
-        raise ValueError(f'{value!r} is not a file mode like "0660"')
-    return int(text, 8)
-
-
-def _identifier(value: Any, kind: str, look_up: Callable[[str], int]) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    try:
-        return look_up(_text(value))
-    except KeyError:
-        raise ValueError(f"there is no {kind} {value!r}") from None
-
-
-def _user(value: Any) -> int:
-    import pwd
-
-    return _identifier(value, "user", lambda name: pwd.getpwnam(name).pw_uid)
-
-
-def _group(value: Any) -> int:
-    import grp
-
-    return _identifier(value, "group", lambda name: grp.getgrnam(name).gr_gid)
-
-
-def _users(value: Any) -> frozenset[int]:
-    return frozenset(_user(item) for item in _list(value))
-
-
-def _groups(value: Any) -> frozenset[int]:
-    return frozenset(_group(item) for item in _list(value))
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise ValueError(f"{value!r} is not a list")
-    return value
+def _resolved(path: Path) -> Path:
+    """The same for all names of a file: /var/run is a link to /run."""
+    return path.parent.resolve() / path.name

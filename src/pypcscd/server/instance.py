@@ -6,22 +6,28 @@ import os
 import socket
 from pathlib import Path
 
+_OTHERWISE = "choose another path (--socket, or path in [[socket]])"
+
 
 class InstanceError(Exception):
     """The socket cannot be had; the message says why and what to do."""
 
 
+def pid_path_of(path: Path) -> Path:
+    """pcscd.pid for the socket pcscd.comm, as pcscd has it; bank.1.pid for bank.1."""
+    return path.with_name(f"{path.name.removesuffix('.comm')}.pid")
+
+
 class Instance:
     """The right to serve a socket path: held from ``claim`` until ``release``.
 
-    The pid file stands beside the socket, with the suffix ``.pid``, and is locked for as long as the
-    daemon lives; its content is for people and scripts.
+    The pid file stands beside the socket and is locked for as long as the daemon lives; its content
+    is for people and scripts.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        #: stands beside the socket: /run/pcscd/pcscd.comm and /run/pcscd/pcscd.pid
-        self.pid_path = path.with_suffix(".pid")
+        self.pid_path = pid_path_of(path)
         self._lock = -1
 
     def claim(self) -> None:
@@ -36,7 +42,7 @@ class Instance:
             self._give_up()
             raise InstanceError(
                 f"cannot serve {self.path}: {error.strerror or error}; "
-                "run as a user who may write there, or choose another path with --socket"
+                f"run as a user who may write there, or {_OTHERWISE}"
             ) from error
         except InstanceError:
             self._give_up()
@@ -69,16 +75,18 @@ class Instance:
         """Remove the socket of a daemon that has died; pcscd itself holds no lock, but answers."""
         if not self.path.is_socket():
             if self.path.exists():
-                raise InstanceError(
-                    f"{self.path} is not a socket; remove it, or choose another path with --socket"
-                )
+                what = "a directory;" if self.path.is_dir() else "not a socket; remove it, or"
+                raise InstanceError(f"{self.path} is {what} {_OTHERWISE}")
             return
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            try:
-                probe.connect(str(self.path))
-            except ConnectionRefusedError:
-                self.path.unlink()
-                return
+            # One that does not accept at this moment is there all the same.
+            probe.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                try:
+                    probe.connect(str(self.path))
+                except ConnectionRefusedError:
+                    self.path.unlink()
+                    return
         raise self._running()
 
     def _running(self) -> InstanceError:
@@ -86,9 +94,7 @@ class Instance:
         with contextlib.suppress(OSError):
             pid = self.pid_path.read_text(errors="replace").strip("\0\n ")
         who = f"a daemon (pid {pid})" if pid.isdecimal() else "a daemon"
-        return InstanceError(
-            f"{who} is already running on {self.path}; stop it first, or choose another path with --socket"
-        )
+        return InstanceError(f"{who} is already running on {self.path}; stop it first, or {_OTHERWISE}")
 
     def _give_up(self) -> None:
         """Leave everything as it was found: a pid file that is empty is the one just made."""

@@ -67,3 +67,5 @@ class SocketConfig:
     #: user and group that own the file; None: whoever runs the daemon
     owner: int | None = None
     group: int | None = None
+    #: where it is configured, as file and line; "" on the command line
+    origin: str = ""

@@ -1,0 +1,104 @@
+"""The values in a settings file: each function makes of one what the daemon needs, or raises ValueError.
+
+The message of the ValueError says what was found and what is expected, in the file's own notation.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+#: what the kernel's sun_path holds, without the final NUL
+_LONGEST_SOCKET_PATH = 107
+#: the last user and group number; the one after it means "none" to the kernel
+_MOST_IDENTIFIER = 0xFFFFFFFE
+
+
+def shown(value: Any) -> str:
+    """The value as one would write it in the file."""
+    if isinstance(value, bool | int | str | list):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
+
+
+def count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{shown(value)} is not a number from 1 on")
+    return value
+
+
+def delay(value: Any) -> float | None:
+    if value == "never":
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
+        raise ValueError(f'{shown(value)} is neither a number of seconds nor "never"')
+    return float(value)
+
+
+def truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{shown(value)} is neither true nor false")
+    return value
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{shown(value)} is not a text in quotes")
+    return value
+
+
+def glob(value: Any) -> str:
+    """A pattern for ``fnmatch`` in which only * and ? are special: many reader names have brackets."""
+    return text(value).replace("[", "[[]")
+
+
+def table_size(value: Any) -> int:
+    # those that pcsc-lite was ever built with: its own, and Fedora's
+    if value not in (16, 48) or isinstance(value, bool):
+        raise ValueError(f"{shown(value)} is neither 16 nor 48")
+    return int(value)
+
+
+def socket_path(value: Any) -> Path:
+    path = Path(os.path.normpath(text(value)))
+    if not path.is_absolute():
+        raise ValueError(f"{shown(value)} does not begin with /")
+    if not value.isprintable():
+        raise ValueError(f"{shown(value)} has characters that cannot be seen")
+    length = len(os.fsencode(path))
+    if length > _LONGEST_SOCKET_PATH:
+        raise ValueError(f"a socket's path has {_LONGEST_SOCKET_PATH} bytes at most; this one has {length}")
+    return path
+
+
+def mode(value: Any) -> int:
+    if not isinstance(value, str) or not re.fullmatch(r"0?[0-7]{3}", value):
+        raise ValueError(f'{shown(value)} is not a file mode in quotes, like "0660"')
+    return int(value, 8)
+
+
+def user(value: Any) -> int:
+    import pwd
+
+    return _identifier(value, "user", lambda name: pwd.getpwnam(name).pw_uid)
+
+
+def group(value: Any) -> int:
+    import grp
+
+    return _identifier(value, "group", lambda name: grp.getgrnam(name).gr_gid)
+
+
+def _identifier(value: Any, kind: str, look_up: Callable[[str], int]) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 0 <= value <= _MOST_IDENTIFIER:
+            raise ValueError(f"{value} is not the number of a {kind}")
+        return value
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{shown(value)} is neither the name nor the number of a {kind}")
+    try:
+        return look_up(value)
+    except (KeyError, ValueError):
+        raise ValueError(f"there is no {kind} {shown(value)} on this machine") from None
