@@ -68,6 +68,46 @@ def test_a_file_in_the_way_is_left_alone(path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
+def test_a_directory_in_the_way(path: Path) -> None:
+    path.mkdir(parents=True)
+    with pytest.raises(
+        InstanceError, match=rf"^{path} is a directory; choose another path \(--socket, or path"
+    ):
+        Instance(path).claim()
+
+
+def test_a_daemon_that_hangs_is_running(path: Path) -> None:
+    """Its queue is full; connecting would wait for ever."""
+    path.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as first:
+        listening.bind(str(path))
+        listening.listen(0)
+        first.connect(str(path))
+        with pytest.raises(InstanceError, match="a daemon is already running"):
+            Instance(path).claim()
+    assert path.is_socket()
+
+
+@pytest.mark.parametrize(
+    ("socket_name", "pid_name"),
+    [("pcscd.comm", "pcscd.pid"), ("bank.1", "bank.1.pid"), ("bank", "bank.pid"), ("x.pid", "x.pid.pid")],
+)
+def test_the_name_of_the_pid_file(path: Path, socket_name: str, pid_name: str) -> None:
+    instance = Instance(path.with_name(socket_name))
+    instance.claim()
+    assert [file.name for file in path.parent.iterdir()] == [pid_name]
+    instance.release()
+
+
+def test_sockets_that_differ_after_the_dot(path: Path) -> None:
+    instances = [Instance(path.with_name(name)) for name in ("bank.1", "bank.2")]
+    for instance in instances:
+        instance.claim()
+    for instance in instances:
+        instance.release()
+    assert list(path.parent.iterdir()) == []
+
+
 def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "pcscd.comm"

@@ -1,7 +1,7 @@
 """The line of everything in a TOML text."""
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -90,7 +90,7 @@ def test_nothing() -> None:
 class Writer:
     """Writes a value as TOML, each number of it replaced by the line on which it is written."""
 
-    def __init__(self, draw: st.DrawFn) -> None:
+    def __init__(self, draw: Callable[..., Any]) -> None:
         self._draw = draw
         self.text = ""
 

@@ -4,20 +4,25 @@ import socket
 import struct
 from pathlib import Path
 
-_CREDENTIALS = struct.Struct("3i")
+#: struct ucred: process, user and group; the last two have no sign
+_CREDENTIALS = struct.Struct("iII")
 _SO_PEERGROUPS = 59
 #: the most that Python's getsockopt takes
 _GROUPS_BYTES = 1024
 
 
 class Peer:
-    """The process that connected, as the kernel names it (unix(7), SO_PEERCRED)."""
+    """The process that connected, as the kernel names it (unix(7), SO_PEERCRED).
+
+    Behind a forwarded socket that is the forwarder: sshd, with the user who has logged in.
+    """
 
     __slots__ = ("_name", "groups", "number", "pid", "uid")
 
     def __init__(self, number: int) -> None:
         #: the how many-th connection this is, to tell those of one process apart
         self.number = number
+        #: 0 if it lives in a PID namespace that we do not see
         self.pid = 0
         self.uid = -1
         self.groups: frozenset[int] = frozenset()
@@ -62,7 +67,10 @@ class Peer:
             return ""
 
     def is_elsewhere(self) -> bool:
-        """The process sees another root directory than we do: a flatpak, a container, a chroot."""
+        """The process sees another root directory than we do: a flatpak, a container, a chroot.
+
+        A daemon that is not root cannot tell it of other users' processes, and says no.
+        """
         if self.pid == 0:
             return True  # not even its number exists where we are
         try:

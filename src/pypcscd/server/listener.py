@@ -19,6 +19,7 @@ def open_socket(config: SocketConfig) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         listening.bind(str(config.path))
+        # Nobody can connect before listen(), when only those may whom owner and mode let in.
         if config.owner is not None or config.group is not None:
             os.chown(config.path, _or_unchanged(config.owner), _or_unchanged(config.group))
         config.path.chmod(config.mode)
