@@ -38,6 +38,13 @@ def need(*programs: str) -> None:
             missing(f"{program} is not installed")
 
 
+def need_root() -> None:
+    if os.geteuid() != 0:
+        if os.environ.get("CI"):
+            pytest.fail("only root can test this")
+        pytest.skip("only root can test this")
+
+
 def wait_for(condition: Callable[[], T], what: str, timeout: float = 10.0) -> T:
     """Poll until the condition holds, and return its value."""
     deadline = time.monotonic() + timeout

@@ -9,7 +9,7 @@ import struct
 from pathlib import Path
 from typing import NamedTuple, Self
 
-ESTABLISH, VERSION, READERS_STATE = 0x01, 0x11, 0x12
+ESTABLISH, VERSION, READERS_STATE, WAIT = 0x01, 0x11, 0x12, 0x13
 PRESENT = 0x04
 ENTRY = struct.Struct("=128sIIi33s3xII")
 

@@ -90,7 +90,7 @@ def test_nothing() -> None:
 class Writer:
     """Writes a value as TOML, each number of it replaced by the line on which it is written."""
 
-    def __init__(self, draw: Callable[..., Any]) -> None:
+    def __init__(self, draw: Callable[..., str]) -> None:
         self._draw = draw
         self.text = ""
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import socket
+from pathlib import Path
 
 from pypcscd.server.door import Door
 from pypcscd.server.rules import SocketConfig
@@ -21,7 +22,7 @@ def open_socket(config: SocketConfig) -> socket.socket:
         listening.bind(str(config.path))
         # Nobody can connect before listen(), when only those may whom owner and mode let in.
         if config.owner is not None or config.group is not None:
-            os.chown(config.path, _or_unchanged(config.owner), _or_unchanged(config.group))
+            _give_to(config.path, config.owner, config.group)
         config.path.chmod(config.mode)
         listening.listen(_BACKLOG)
         listening.setblocking(False)
@@ -31,8 +32,12 @@ def open_socket(config: SocketConfig) -> socket.socket:
     return listening
 
 
-def _or_unchanged(identifier: int | None) -> int:
-    return -1 if identifier is None else identifier
+def _give_to(path: Path, owner: int | None, group: int | None) -> None:
+    try:
+        os.chown(path, -1 if owner is None else owner, -1 if group is None else group)
+    except PermissionError as error:
+        reason = "only root may give it to another owner, or to a group of which one is not a member"
+        raise PermissionError(error.errno, reason) from error
 
 
 class Listener:
