@@ -8,6 +8,7 @@ import pytest
 
 from pypcscd.protocol import (
     DIALECTS,
+    SHORT_4_2,
     ClientConnection,
     Command,
     Dialect,
@@ -19,11 +20,13 @@ from pypcscd.protocol.messages import (
     Attribute,
     BeginTransaction,
     Cancel,
+    CancelTransaction,
     Connect,
     Control,
     Disconnect,
     EndTransaction,
     EstablishContext,
+    LongStatus,
     Message,
     ReaderEvents,
     Reconnect,
@@ -36,8 +39,13 @@ from pypcscd.protocol.messages import (
 )
 from pypcscd.scard import ReaderStatus
 
-V43, V44, V45, V46 = (DIALECTS[4, minor] for minor in (3, 4, 5, 6))
-ALL = (V43, V44, V45, V46)
+V40, V41, V42B, V43, V44, V45, V46 = (DIALECTS[4, minor] for minor in range(7))
+V42A = SHORT_4_2
+ALL = (V40, V41, V42A, V42B, V43, V44, V45, V46)
+#: those in which WAIT and STOP have a body
+BEFORE_44 = (V40, V41, V42A, V42B, V43)
+#: those in which the table is the answer to WAIT
+TABLE_AT_ONCE = (V44, V45)
 
 WAIT = Command.WAIT_READER_STATE_CHANGE
 STOP = Command.STOP_WAITING_READER_STATE_CHANGE
@@ -46,8 +54,8 @@ EVENTS = Command.GET_READER_EVENTS
 SIZE = Command.READERS_STATE_SIZE
 ARRAY = Command.READERS_STATE_ARRAY
 
-#: command -> (bytes of a request's body, bytes of a reply's), from 4.4 on; None: a table or nothing
-SIZES: dict[Command, tuple[int, int | None]] = {
+#: command -> (bytes of a request's body, bytes of a reply's), as in 4.4 to 4.6; None: a table or nothing
+_SIZES: dict[Command, tuple[int, int | None]] = {
     Command.ESTABLISH_CONTEXT: (12, 12),
     Command.RELEASE_CONTEXT: (8, 8),
     Command.CONNECT: (152, 152),
@@ -59,22 +67,38 @@ SIZES: dict[Command, tuple[int, int | None]] = {
     Command.CONTROL: (24, 24),
     Command.STATUS: (8, 8),
     Command.CANCEL: (8, 8),
-    Command.CANCEL_TRANSACTION: (8, 8),
     Command.GET_ATTRIB: (280, 280),
     Command.SET_ATTRIB: (280, 280),
     Command.VERSION: (12, 12),
     STATES: (0, None),
     WAIT: (0, None),
     STOP: (0, 8),
-    EVENTS: (0, 8),
-    SIZE: (0, 4),
-    ARRAY: (0, None),
 }
+_WAITING_SIZES: dict[Command, tuple[int, int | None]] = {WAIT: (8, None), STOP: (8, 8)}
+_SHORT_SIZES: dict[Command, tuple[int, int | None]] = {**_WAITING_SIZES, Command.CONNECT: (124, 124)}
+_OLDEST_SIZES: dict[Command, tuple[int, int | None]] = {
+    **_SHORT_SIZES,
+    Command.STATUS: (160, 160),
+    Command.CANCEL_TRANSACTION: (8, 8),
+}
+#: the sizes of all commands that there are in a dialect
+SIZES: dict[Dialect, dict[Command, tuple[int, int | None]]] = {
+    V40: _SIZES | _OLDEST_SIZES,
+    V41: _SIZES | _OLDEST_SIZES,
+    V42A: _SIZES | _SHORT_SIZES,
+    V42B: _SIZES | _WAITING_SIZES,
+    V43: _SIZES | _WAITING_SIZES,
+    V44: _SIZES,
+    V45: _SIZES | {EVENTS: (0, 8)},
+    V46: _SIZES | {EVENTS: (0, 8), SIZE: (0, 4), ARRAY: (0, None)},
+}
+#: bytes of a record of the reader table
+RECORD_SIZES = {V40: 156, V41: 152, V42A: 156, V42B: 184, V43: 184, V44: 184, V45: 184, V46: 184}
 
 NAME = b"Reader 00 00".ljust(128, b"\0")
 VALUE = bytes(range(256)) + b"\xff" * 8
 
-#: command -> (request, data behind it, reply, data behind it)
+#: command -> (request, data behind it, reply, data behind it), as in 4.4 to 4.6
 EXCHANGES: dict[Command, tuple[Message, bytes, Message, bytes]] = {
     Command.ESTABLISH_CONTEXT: (EstablishContext(2), b"", EstablishContext(2, 0x7FFFFFFF), b""),
     Command.RELEASE_CONTEXT: (ReleaseContext(0xFFFFFFFF), b"", ReleaseContext(0xFFFFFFFF), b""),
@@ -106,6 +130,21 @@ EXCHANGES: dict[Command, tuple[Message, bytes, Message, bytes]] = {
     Command.SET_ATTRIB: (Attribute(7, 0x7A007, VALUE, 0), b"", Attribute(7, 0x7A007, VALUE, 0), b""),
     Command.VERSION: (Version(4, 6), b"", Version(-4, 5, 0x8010001E), b""),
 }
+_SHORT_NAME = NAME[:100]
+_STATUS = LongStatus(7, bytes(100), 100, 0, 0, bytes(33), 33)
+#: what is different in the dialects of short names, and in the oldest of them
+SHORT_EXCHANGES: dict[Command, tuple[Message, bytes, Message, bytes]] = {
+    Command.CONNECT: (
+        Connect(1, _SHORT_NAME, 2, 3),
+        b"",
+        Connect(1, _SHORT_NAME, 2, 3, -2, 1, 0x8010000B),
+        b"",
+    ),
+}
+OLDEST_EXCHANGES: dict[Command, tuple[Message, bytes, Message, bytes]] = {
+    Command.STATUS: (_STATUS, b"", LongStatus(7, _SHORT_NAME, 12, 0x34, 2, b"\x3b" * 33, 33, 1), b""),
+    Command.CANCEL_TRANSACTION: (CancelTransaction(7), b"", CancelTransaction(7, 0x80100003), b""),
+}
 #: replies to requests without a body
 ANSWERS: dict[Command, Message] = {
     STOP: Waiting(60_000, 0),
@@ -119,7 +158,7 @@ READERS = (
     ReaderStatus("Leser für alles 01 00", 0xFFFF, 0x02, 3),
 )
 
-dialects = pytest.mark.parametrize("dialect", ALL, ids=lambda dialect: "{}.{}".format(*dialect.version))
+dialects = pytest.mark.parametrize("dialect", ALL, ids=str)
 orders = pytest.mark.parametrize("order", ["<", ">"], ids=["little-endian", "big-endian"])
 
 
@@ -127,9 +166,14 @@ def pair(
     dialect: Dialect, *, table_size: int = 16, order: str = NATIVE_ORDER
 ) -> tuple[ClientConnection, ServerConnection]:
     client = ClientConnection(dialect, table_size=table_size, byte_order=order)
-    server = ServerConnection(table_size=table_size, byte_order=order)
+    return client, serving(dialect, table_size=table_size, order=order)
+
+
+def serving(dialect: Dialect, *, table_size: int = 16, order: str = "") -> ServerConnection:
+    """A server that knows of its client what nothing on the wire tells, and its version."""
+    server = ServerConnection(table_size=table_size, has_short_names=dialect is V42A, byte_order=order)
     server.select_dialect(dialect)
-    return client, server
+    return server
 
 
 def request(server: ServerConnection, command: Command, body: Message | None = None) -> Request:
@@ -155,14 +199,29 @@ def single_bytes(data: bytes) -> list[bytes]:
 cuts = pytest.mark.parametrize("cut", [whole, single_bytes])
 
 
+def body_of(dialect: Dialect, command: Command) -> tuple[Message | None, bytes]:
+    """Some request: its body, and the data behind it."""
+    body, data, _, _ = exchange(dialect, command)
+    return body, data
+
+
+def exchange(dialect: Dialect, command: Command) -> tuple[Message | None, bytes, Message | None, bytes]:
+    """Request, data, reply, data; a reply of None is a table or nothing."""
+    known = dict(EXCHANGES)
+    if dialect in (V40, V41, V42A):
+        known |= SHORT_EXCHANGES
+    if dialect in (V40, V41):
+        known |= OLDEST_EXCHANGES
+    if command in known:
+        return known[command]
+    has_body = dialect in BEFORE_44 and command in (WAIT, STOP)
+    return Waiting(60_000) if has_body else None, b"", ANSWERS.get(command), b""
+
+
 def exchanges(dialect: Dialect) -> Iterable[tuple[Command, Message | None, bytes, Message | None, bytes]]:
     # STOP last: it ends the wait that WAIT begins
-    for command in sorted(dialect.commands(), key=lambda command: (command is STOP, command)):
-        if command in EXCHANGES:
-            yield command, *EXCHANGES[command]
-        else:
-            has_body = dialect is V43 and command in (WAIT, STOP)
-            yield command, Waiting(60_000) if has_body else None, b"", ANSWERS.get(command), b""
+    for command in sorted(SIZES[dialect], key=lambda command: (command is STOP, command)):
+        yield command, *exchange(dialect, command)
 
 
 def answer_any(server: ServerConnection, received: Request) -> bytes:

@@ -8,16 +8,17 @@ from collections.abc import Callable
 
 import pytest
 from exchanges import (
-    ALL,
     ARRAY,
-    EVENTS,
     NAME,
     READERS,
+    RECORD_SIZES,
     SIZE,
     SIZES,
     STATES,
-    STOP,
-    V43,
+    TABLE_AT_ONCE,
+    V40,
+    V41,
+    V42A,
     V44,
     V45,
     V46,
@@ -32,7 +33,6 @@ from exchanges import (
 )
 
 from pypcscd.protocol import (
-    ClientConnection,
     Command,
     Dialect,
     ReaderEvent,
@@ -45,12 +45,10 @@ from pypcscd.protocol.messages import (
     Attribute,
     Connect,
     Control,
-    EstablishContext,
+    LongStatus,
     Message,
     StatesSize,
-    Status,
     Transmit,
-    Version,
 )
 from pypcscd.scard import MAX_BUFFER_SIZE_EXTENDED, ReaderStatus, ReturnCode
 
@@ -61,42 +59,56 @@ from pypcscd.scard import MAX_BUFFER_SIZE_EXTENDED, ReaderStatus, ReturnCode
 @orders
 def test_body_sizes(dialect: Dialect, order: str) -> None:
     layouts = codec(dialect, order)
-    for command in dialect.commands():
-        sent, answered = SIZES[command]
-        if command in (WAIT, STOP) and dialect is V43:
-            sent = 8
+    for command, (sent, answered) in SIZES[dialect].items():
         layout = layouts.requests[command]
         assert (layout.structure.size if layout else 0) == sent, command
         reply = layouts.replies.get(command)
         assert (reply.structure.size if reply else None) == answered, command
 
 
-def test_commands_of_each_dialect() -> None:
-    since_42 = set(Command) - {Command.CANCEL_TRANSACTION}
-    since_43 = since_42 - {EVENTS, SIZE, ARRAY}
-    assert V43.commands() == V44.commands() == since_43
-    assert V45.commands() == since_43 | {EVENTS}
-    assert V46.commands() == since_42
-    assert set(SIZES) == set(Command)
-
-
-def test_record_size() -> None:
-    assert {codec(dialect, order).record_size for dialect in ALL for order in "<>"} == {184}
-
-
+@dialects
 @orders
-def test_connect_layout(order: str) -> None:
+def test_commands_of_each_dialect(dialect: Dialect, order: str) -> None:
+    assert dialect.commands() == set(SIZES[dialect])
+    assert set(codec(dialect, order).requests) == set(SIZES[dialect])
+
+
+@dialects
+@orders
+def test_record_size(dialect: Dialect, order: str) -> None:
+    assert codec(dialect, order).record_size == RECORD_SIZES[dialect]
+
+
+def words(body: bytes, order: str, *offsets: int) -> list[int]:
+    return [struct.unpack_from(order + "I", body, at)[0] for at in offsets]
+
+
+@dialects
+@orders
+def test_connect_layout(dialect: Dialect, order: str) -> None:
     """The offsets, each with a value of its own."""
-    client, _ = pair(V44, order=order)
-    sent = client.request(
-        Command.CONNECT, Connect(0x11111111, NAME, 0x22222222, 0x33333333, 0x44444444, 0x55555555, 0x66666666)
-    )
-    assert sent[:8] == header(152, 4, order)
+    room = 100 if dialect in (V40, V41, V42A) else 128
+    offsets = (0, 104, 108, 112, 116, 120) if room == 100 else (0, 132, 136, 140, 144, 148)
+    client, _ = pair(dialect, order=order)
+    one, two, three, four, five, six = (0x11111111 * i for i in range(1, 7))
+    sent = client.request(Command.CONNECT, Connect(one, NAME[:room], two, three, four, five, six))
+    assert sent[:8] == header(room + 24, 4, order)
+    assert sent[8:][4 : 4 + room] == NAME[:room]
+    assert words(sent[8:], order, *offsets) == [one, two, three, four, five, six]
+
+
+@pytest.mark.parametrize("dialect", [V40, V41], ids=str)
+@orders
+def test_layout_of_the_long_status(dialect: Dialect, order: str) -> None:
+    client, _ = pair(dialect, order=order)
+    one, two, three, four, five, six = (0x11111111 * i for i in range(1, 7))
+    atr = bytes(range(1, 34))
+    sent = client.request(Command.STATUS, LongStatus(one, NAME[:100], two, three, four, atr, five, six))
+    assert sent[:8] == header(160, 11, order)
     body = sent[8:]
-    assert body[4:132] == NAME
-    assert [struct.unpack_from(order + "I", body, at)[0] for at in (0, 132, 136, 140, 144, 148)] == [
-        0x11111111 * i for i in range(1, 7)
-    ]
+    assert body[4:104] == NAME[:100]
+    assert body[116:152] == atr + bytes(3)
+    assert words(body, order, 0, 104, 108, 112, 152, 156) == [one, two, three, four, five, six]
 
 
 @orders
@@ -107,43 +119,7 @@ def test_attribute_layout(order: str) -> None:
     )
     body = sent[8:]
     assert body[8:272] == VALUE
-    assert [struct.unpack_from(order + "I", body, at)[0] for at in (0, 4, 272, 276)] == [
-        0x11111111 * i for i in range(1, 5)
-    ]
-
-
-def test_golden_requests() -> None:
-    """A client's opening words, as strace shows them on a little-endian machine."""
-    client = ClientConnection(V44, byte_order="<")
-    server = ServerConnection()
-    golden: list[tuple[Command, Message, str]] = [
-        (Command.VERSION, Version(4, 4), "0C000000 11000000 04000000 04000000 00000000"),
-        (Command.ESTABLISH_CONTEXT, EstablishContext(2), "0C000000 01000000 02000000 00000000 00000000"),
-        (Command.STATUS, Status(0x12345678), "08000000 0B000000 78563412 00000000"),
-        (Command.STATUS, Status(-2), "08000000 0B000000 FEFFFFFF 00000000"),
-    ]
-    for command, body, text in golden:
-        sent = client.request(command, body)
-        assert sent == bytes.fromhex(text)
-        server.receive_data(sent)
-        assert server.next_request() == Request(command, body)
-        client.receive_data(server.reply(body))
-        assert client.next_event() == Reply(command, body)
-
-
-def test_golden_exchange_of_an_apdu() -> None:
-    client, server = pair(V45, order="<")
-    body = Transmit(1, 2, 16, 5, 2, 16, 258)
-    sent = client.request(Command.TRANSMIT, body, bytes.fromhex("00A4000000"))
-    assert sent == bytes.fromhex(
-        "20000000 0900000001000000 02000000 10000000 05000000 02000000 10000000 02010000 0000000000A4000000"
-    )
-    server.receive_data(sent)
-    server.next_request()
-    answer = server.reply(body._replace(receive_length=2), b"\x90\x00")
-    assert answer == bytes.fromhex(
-        "01000000 02000000 10000000 05000000 02000000 10000000 02000000 00000000 9000"
-    )
+    assert words(body, order, 0, 4, 272, 276) == [0x11111111 * i for i in range(1, 5)]
 
 
 def test_name_of_a_reader_ends_at_its_first_nul_or_at_byte_127() -> None:
@@ -156,6 +132,8 @@ def test_name_of_a_reader_ends_at_its_first_nul_or_at_byte_127() -> None:
 
 
 # --- every command there and back ----------------------------------------------------------------
+
+
 @dialects
 @orders
 @cuts
@@ -193,7 +171,7 @@ def make_answer(
     if command is ARRAY:
         table = server.codec.encode_records(READERS)
         return server.reply_readers(table), [Reply(command, None, readers=READERS)]
-    if command is STATES or server.dialect in (V44, V45):
+    if command is STATES or server.dialect in TABLE_AT_ONCE:
         table = server.codec.encode_table(READERS, 16)
         return server.reply_readers(table), [Reply(command, None, readers=READERS)]
     assert command is WAIT
@@ -307,10 +285,25 @@ def test_client_waits_for_its_own_table_size(size: int, command: Command) -> Non
     assert client.next_event() == Reply(command, None, readers=READERS)
 
 
-def test_names_in_the_table_leave_room_for_their_nul() -> None:
-    layouts = codec(V44, "<")
-    record = layouts.encode_records([ReaderStatus("x" * 200)])
-    assert record[:128] == b"x" * 127 + b"\0"
+@dialects
+def test_names_in_the_table_leave_room_for_their_nul(dialect: Dialect) -> None:
+    layouts = codec(dialect, "<")
+    at, size = (4 if dialect is V40 else 0), dialect.name_size
+    for length in (size - 1, size, 200):
+        record = layouts.encode_records([ReaderStatus("x" * length)])
+        assert record[at : at + size] == b"x" * (size - 1) + b"\0"
+
+
+@pytest.mark.parametrize("dialect", [V40, V41, V42A], ids=str)
+def test_a_shortened_name_keeps_the_numbers_of_reader_and_slot(dialect: Dialect) -> None:
+    """Without them all slots of a device would have one name."""
+    layouts = codec(dialect, "<")
+    names = [f"{'x' * 120} 0A {slot:02X}" for slot in range(3)]
+    shown = layouts.decode_records(layouts.encode_records([ReaderStatus(name) for name in names]))
+    assert [status.name for status in shown] == [f"{'x' * 93} 0A {slot:02X}" for slot in range(3)]
+    # no half letters: 46 of two bytes, where 93 bytes would fit
+    assert layouts.encode_name("ü" * 60 + " 00 00").decode() == "ü" * 46 + " 00 00"
+    assert layouts.encode_name("x" * 93 + " 00 00").decode() == "x" * 93 + " 00 00"
 
 
 def test_any_name_survives_the_table() -> None:

@@ -1,4 +1,4 @@
-"""Waiting for changes and telling versions: what is in step with what, in each dialect."""
+"""Waiting for changes: what is in step with what, in each dialect."""
 
 import struct
 
@@ -6,35 +6,30 @@ import pytest
 from exchanges import (
     ANSWERS,
     ARRAY,
+    BEFORE_44,
     EVENTS,
     SIZE,
     STOP,
-    V43,
-    V44,
-    V45,
+    TABLE_AT_ONCE,
     V46,
     WAIT,
     dialects,
-    header,
     pair,
     request,
 )
 
 from pypcscd.protocol import (
-    ClientConnection,
     Command,
     Dialect,
     Reply,
     Request,
     ServerConnection,
 )
-from pypcscd.protocol.dialects import UNTOLD
 from pypcscd.protocol.messages import (
     Cancel,
     ReaderEvents,
     StatesSize,
     Status,
-    Version,
     Waiting,
 )
 from pypcscd.scard import ReturnCode
@@ -48,15 +43,15 @@ CANCELLED = struct.pack("II", 0, 0x80100002)
 def start_waiting(dialect: Dialect) -> ServerConnection:
     """A server that has answered WAIT as its dialect wants it."""
     _, server = pair(dialect)
-    request(server, WAIT, Waiting() if dialect is V43 else None)
-    if dialect in (V44, V45):
+    request(server, WAIT, Waiting() if dialect in BEFORE_44 else None)
+    if dialect in TABLE_AT_ONCE:
         server.reply_readers(server.codec.encode_table((), 16))
     else:
         assert server.no_reply() == b""
     return server
 
 
-@pytest.mark.parametrize("dialect", [V43, V44, V45])
+@pytest.mark.parametrize("dialect", [*BEFORE_44, *TABLE_AT_ONCE], ids=str)
 @pytest.mark.parametrize(("rv", "encoded"), [(0, EVENT), (ReturnCode.E_CANCELLED, CANCELLED)])
 def test_event_is_sent_at_once_before_4_6(dialect: Dialect, rv: int, encoded: bytes) -> None:
     assert start_waiting(dialect).event(rv) == encoded
@@ -154,10 +149,10 @@ def test_looking_without_waiting_holds_nothing_back() -> None:
 def test_stop_that_crosses_the_event_has_no_answer(dialect: Dialect) -> None:
     """The client takes the event for the answer; both have eight bytes."""
     client, server = pair(dialect)
-    body = Waiting() if dialect is V43 else None
+    body = Waiting() if dialect in BEFORE_44 else None
     server.receive_data(client.request(WAIT, body))
     server.next_request()
-    if dialect in (V44, V45):
+    if dialect in TABLE_AT_ONCE:
         client.receive_data(server.reply_readers(server.codec.encode_table((), 16)))
         assert client.next_event() == Reply(WAIT, None)
     else:
@@ -180,54 +175,12 @@ def test_stop_that_crosses_the_event_has_no_answer(dialect: Dialect) -> None:
     client.receive_data(event)
     assert client.next_event() == Reply(STOP, Waiting(0, 0))
     # the connection is in step
-    server.receive_data(client.request(Command.STATUS, Status(7)))
-    assert server.next_request() == Request(Command.STATUS, Status(7))
+    server.receive_data(client.request(Command.CANCEL, Cancel(7)))
+    assert server.next_request() == Request(Command.CANCEL, Cancel(7))
 
 
 @dialects
 def test_stop_while_waiting_is_answered(dialect: Dialect) -> None:
     _, server = pair(dialect)
-    request(server, STOP, Waiting() if dialect is V43 else None)
+    request(server, STOP, Waiting() if dialect in BEFORE_44 else None)
     assert server.reply(Waiting()) == bytes(8)
-
-
-# --- versions ------------------------------------------------------------------------------------
-
-
-def test_before_its_version_is_told_a_client_is_served() -> None:
-    server = ServerConnection()
-    assert server.dialect is UNTOLD
-    server.receive_data(header(8, Command.CANCEL) + struct.pack("II", 5, 0))
-    assert server.next_request() == Request(Command.CANCEL, Cancel(5))
-
-
-@dialects
-def test_dialect_changes_between_version_and_its_reply(dialect: Dialect) -> None:
-    server, client = ServerConnection(), ClientConnection(dialect)
-    version = Version(*dialect.version)
-    server.receive_data(client.request(Command.VERSION, version))
-    assert server.next_request() == Request(Command.VERSION, version)
-    server.select_dialect(dialect)
-    client.receive_data(server.reply(version))
-    assert client.next_event() == Reply(Command.VERSION, version)
-    body = Waiting(5) if dialect is V43 else None
-    server.receive_data(client.request(WAIT, body))
-    assert server.next_request() == Request(WAIT, body)
-
-
-def test_version_may_repeat_and_the_next_request_is_in_the_new_dialect() -> None:
-    """Also if that request was received before the dialect was chosen."""
-    server = ServerConnection()
-    first, second = ClientConnection(V46), ClientConnection(V43)
-    server.receive_data(first.request(Command.VERSION, Version(4, 6)))
-    server.receive_data(second.request(Command.VERSION, Version(4, 3)))
-    second.receive_data(struct.pack("iiI", 4, 3, 0))
-    second.next_event()
-    server.receive_data(second.request(WAIT, Waiting(1)))
-    server.next_request()
-    server.select_dialect(V46)
-    server.reply(Version(4, 6, ReturnCode.E_SERVICE_STOPPED))
-    assert server.next_request() == Request(Command.VERSION, Version(4, 3))
-    server.select_dialect(V43)
-    server.reply(Version(4, 3))
-    assert server.next_request() == Request(WAIT, Waiting(1))

@@ -7,28 +7,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from exchanges import orders
 from fakes import ATR, FakeSlot
 
 from pypcscd.driver import Presence
 from pypcscd.manager.manager import Manager
-from pypcscd.protocol import DIALECTS, ClientConnection, Command, Dialect, ReaderEvent, Reply
+from pypcscd.protocol import DIALECTS, SHORT_4_2, ClientConnection, Command, Dialect, ReaderEvent, Reply
 from pypcscd.protocol import messages as m
-from pypcscd.protocol.dialects import WaitAnswer
-from pypcscd.scard import ReturnCode
+from pypcscd.protocol.connection import NATIVE_ORDER
+from pypcscd.protocol.dialects import WaitAnswer, codec
+from pypcscd.scard import ReaderStatus, ReturnCode
+from pypcscd.server.calls import TableCache
 from pypcscd.server.door import Door
 from pypcscd.server.listener import Listener, open_socket
 from pypcscd.server.rules import SocketConfig
 
 NAME = "Fake 00 00"
 MAX_CLIENTS = 4
-ALL_DIALECTS = [pytest.param(dialect, id="{}.{}".format(*version)) for version, dialect in DIALECTS.items()]
+ALL_DIALECTS = [*DIALECTS.values(), SHORT_4_2]
 
 
 class Wire:
     """A client on a real socket."""
 
-    def __init__(self, path: Path, dialect: Dialect) -> None:
-        self.connection = ClientConnection(dialect)
+    def __init__(self, path: Path, dialect: Dialect, order: str) -> None:
+        self.connection = ClientConnection(dialect, byte_order=order)
         self._path = path
 
     async def open(self) -> "Wire":
@@ -85,8 +88,8 @@ class House:
         self.manager = Manager()
         self.clients: list[Wire] = []
 
-    async def client(self, dialect: Dialect | None = None) -> Wire:
-        wire = await Wire(self.path, dialect or DIALECTS[4, 4]).open()
+    async def client(self, dialect: Dialect | None = None, order: str = NATIVE_ORDER) -> Wire:
+        wire = await Wire(self.path, dialect or DIALECTS[4, 4], order).open()
         self.clients.append(wire)
         return wire
 
@@ -111,9 +114,10 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-@pytest.mark.parametrize("dialect", ALL_DIALECTS)
-async def test_the_whole_story(house: House, dialect: Dialect) -> None:
-    wire = await house.client(dialect)
+@pytest.mark.parametrize("dialect", ALL_DIALECTS, ids=str)
+@orders
+async def test_the_whole_story(house: House, dialect: Dialect, order: str) -> None:
+    wire = await house.client(dialect, order)
     card = await wire.card()
     assert await wire.ask(Command.BEGIN_TRANSACTION, m.BeginTransaction(card)) == (card, 0)
     house.slot.response = bytes(range(256)) * 256 + b"\x90\x00"
@@ -148,9 +152,10 @@ async def test_the_whole_story(house: House, dialect: Dialect) -> None:
     assert await wire.ask(Command.DISCONNECT, m.Disconnect(card, 0)) == (card, 0, 0)
 
 
-@pytest.mark.parametrize("dialect", ALL_DIALECTS)
-async def test_waiting_for_a_change(house: House, dialect: Dialect) -> None:
-    wire = await house.client(dialect)
+@pytest.mark.parametrize("dialect", ALL_DIALECTS, ids=str)
+@orders
+async def test_waiting_for_a_change(house: House, dialect: Dialect, order: str) -> None:
+    wire = await house.client(dialect, order)
     await wire.context()
     body = m.Waiting(60000) if dialect.wait_has_body else None
     for present in (False, True):
@@ -183,6 +188,76 @@ async def test_a_client_that_forgets_to_stop_waiting(house: House, version: tupl
     connected = await wire.ask(Command.CONNECT, m.Connect(context, NAME.encode(), 3, 3))
     house.slot.update_presence(Presence.ABSENT)
     assert (await wire.ask(Command.STATUS, m.Status(connected.card))).rv == ReturnCode.W_REMOVED_CARD
+
+
+async def look(wire: Wire) -> None:
+    """Open a context and read a table, whatever is in it: 4.2a may still get that of 4.2b."""
+    await wire.context()
+    wire.connection.table_size = 0
+    await wire.ask(Command.GET_READERS_STATE)
+    dialect = DIALECTS[wire.connection.dialect.version]
+    await wire.reader.readexactly(16 * codec(dialect, NATIVE_ORDER).record_size)
+
+
+OLD = [dialect for dialect in ALL_DIALECTS if dialect.wait_has_body]
+
+
+@pytest.mark.parametrize("dialect", OLD, ids=str)
+async def test_a_change_between_the_table_and_waiting_is_not_missed(house: House, dialect: Dialect) -> None:
+    """Up to 4.3 the client looks first and says later that it waits."""
+    wire = await house.client(dialect)
+    await look(wire)
+    before = house.manager.roster.everything.snapshot()
+    house.slot.update_presence(Presence.ABSENT)
+    await until(lambda: house.manager.roster.everything.snapshot() != before)
+    await wire.say(Command.WAIT_READER_STATE_CHANGE, m.Waiting(60000))
+    assert await wire.hear() == ReaderEvent(0)
+    # it has been told, so it does not wait any more: the next change says nothing
+    house.slot.update_presence(Presence.PRESENT)
+    await until(lambda: bool(house.manager.roster.everything.snapshot()[0].atr))
+    assert (await wire.ask(Command.CANCEL, m.Cancel(1))).rv == ReturnCode.E_INVALID_HANDLE
+
+
+@pytest.mark.parametrize("dialect", OLD, ids=str)
+async def test_waiting_without_a_change_says_nothing(house: House, dialect: Dialect) -> None:
+    wire = await house.client(dialect)
+    await look(wire)
+    await wire.say(Command.WAIT_READER_STATE_CHANGE, m.Waiting(60000))
+    await until(lambda: bool(house.manager._waiting))
+    house.slot.update_presence(Presence.ABSENT)
+    assert await wire.hear() == ReaderEvent(0)
+
+
+@pytest.mark.parametrize("dialect", [DIALECTS[4, 0], DIALECTS[4, 1], SHORT_4_2], ids=str)
+async def test_a_reader_whose_name_is_too_long_for_the_client(house: House, dialect: Dialect) -> None:
+    await house.manager.add_readers("long name " * 20, 0, [FakeSlot(), FakeSlot()])
+    names = [reader.name for reader in house.manager.roster][1:]
+    wire = await house.client(dialect)
+    context = await wire.context()
+    # told before the first table by a rule, where it is 4.2a
+    await wire.ask(Command.CONNECT, m.Connect(context, NAME.encode(), 2, 3))
+    shown = [status.name for status in (await wire.ask(Command.GET_READERS_STATE)).readers][1:]
+    assert all(len(name) == 99 for name in shown)
+    for slot, name in enumerate(shown):
+        assert name.endswith(f" 00 {slot:02X}")
+        for called in (name, names[slot]):
+            body = m.Connect(context, called.encode()[:99], 2, 3)
+            connected = await wire.ask(Command.CONNECT, body)
+            assert (connected.rv == 0) is (called == name)
+    in_use = {reader.name for reader in house.manager.roster if reader.status.sharing}
+    assert in_use == {NAME, *names}
+
+
+async def test_a_whole_name_is_taken_as_it_is(house: House) -> None:
+    """4.2b and later have room for every name, so none is shortened or guessed."""
+    await house.manager.add_readers("long name " * 20, 0, [FakeSlot()])
+    name = list(house.manager.roster)[1].name
+    wire = await house.client(DIALECTS[4, 3])
+    context = await wire.context()
+    assert (await wire.ask(Command.CONNECT, m.Connect(context, name.encode(), 2, 3))).rv == 0
+    short = codec(DIALECTS[4, 0], "<").encode_name(name)
+    refused = await wire.ask(Command.CONNECT, m.Connect(context, short, 2, 3, card=77))
+    assert (refused.rv, refused.card) == (ReturnCode.E_UNKNOWN_READER, 0)
 
 
 async def test_an_event_before_the_table_waits_for_it(house: House) -> None:
@@ -334,6 +409,23 @@ async def test_a_fixed_table_has_sixteen_records(house: House, readers: int) -> 
     assert len((await old.ask(Command.GET_READERS_STATE)).readers) == min(readers, 16)
     assert await new.ask(Command.READERS_STATE_SIZE) == m.StatesSize(max(16, readers))
     assert len((await new.ask(Command.READERS_STATE_ARRAY)).readers) == readers
+
+
+def test_tables_are_made_once_and_not_kept_longer_than_they_hold() -> None:
+    tables = TableCache()
+    one, other = (codec(DIALECTS[version], "<") for version in ((4, 0), (4, 6)))
+    readers = (ReaderStatus("R 00 00"),)
+    first = tables.get(one, readers, 16)
+    assert first == one.encode_table(readers, 16)
+    assert tables.get(other, readers, 16) == other.encode_table(readers, 16)
+    assert tables.get(one, readers, 48) == one.encode_table(readers, 48)
+    assert tables.get(one, readers, 16) is first
+    for number in range(20):
+        changed = (*readers, ReaderStatus(f"R 01 {number:02X}"))
+        for size in (16, 16 + number):
+            assert tables.get(other, changed, size) == other.encode_table(changed, size)
+        assert len(tables._tables) <= 2
+    assert tables.get(one, readers, 16) == first
 
 
 async def test_one_client_too_many(house: House, caplog: pytest.LogCaptureFixture) -> None:

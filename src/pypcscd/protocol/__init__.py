@@ -13,11 +13,12 @@ from pypcscd.protocol.connection import (
     Request,
     ServerConnection,
 )
-from pypcscd.protocol.dialects import DIALECTS, Dialect
+from pypcscd.protocol.dialects import DIALECTS, SHORT_4_2, Dialect
 from pypcscd.protocol.messages import Command
 
 __all__ = [
     "DIALECTS",
+    "SHORT_4_2",
     "ClientConnection",
     "Command",
     "Dialect",

@@ -18,6 +18,9 @@ from pypcscd.protocol.messages import (
 )
 from pypcscd.scard import ATR_NOT_INITIALISED, ReaderStatus
 
+#: " RR SS" at the end of a reader name: without these numbers all slots of a device would look the same
+_NUMBERS_SIZE = 6
+
 
 class WaitAnswer(enum.Enum):
     """What the daemon answers to WAIT_READER_STATE_CHANGE."""
@@ -79,7 +82,9 @@ class Dialect:
 
 
 _OLDEST = Dialect(4, 1, name_size=100, has_event_counter=False, has_long_status=True, wait_has_body=True)
-_SHORT_4_2 = Dialect(4, 2, "a", name_size=100, wait_has_body=True)
+#: The first of the two layouts that the number 4.2 stands for, pcsc-lite 1.6.5 to 1.8.3; ``DIALECTS``
+#: has the second one, 1.8.4 to 1.8.8.
+SHORT_4_2 = Dialect(4, 2, "a", name_size=100, wait_has_body=True)
 _LONG_4_2 = Dialect(4, 2, "b", wait_has_body=True)
 _KNOWN = (
     replace(_OLDEST, minor=0, has_reader_id=True),
@@ -96,9 +101,8 @@ DIALECTS: dict[tuple[int, int], Dialect] = {dialect.version: dialect for dialect
 NEWEST = _KNOWN[-1]
 #: Taken for a client that sends no CMD_VERSION; its layouts hold for all versions since 4.2b.
 UNTOLD = DIALECTS[4, 4]
-#: The number 4.2 stands for two layouts: pcsc-lite 1.6.5 to 1.8.3 (a) and 1.8.4 to 1.8.8 (b). The
-#: size of CONNECT tells them apart; each leads to the other here.
-SIBLINGS: dict[Dialect, Dialect] = {_SHORT_4_2: _LONG_4_2, _LONG_4_2: _SHORT_4_2}
+#: The size of CONNECT tells the two layouts of 4.2 apart; each leads to the other here.
+SIBLINGS: dict[Dialect, Dialect] = {SHORT_4_2: _LONG_4_2, _LONG_4_2: SHORT_4_2}
 
 
 class Layout(NamedTuple):
@@ -156,9 +160,20 @@ class Codec:
         unused = self._encode_record(ReaderStatus(""), ATR_NOT_INITIALISED)
         return self.encode_records(used) + unused * (size - len(used))
 
+    def encode_name(self, name: str) -> bytes:
+        """A reader's name as this dialect shows it: one that is too long keeps the numbers at its end."""
+        encoded = name.encode("utf-8", "surrogateescape")
+        room = self.dialect.name_size - 1
+        if len(encoded) <= room:
+            return encoded
+        numbers = encoded[-_NUMBERS_SIZE:]
+        # no half letters
+        base = encoded[: room - _NUMBERS_SIZE].decode("utf-8", "ignore").encode()
+        return base + numbers
+
     def _encode_record(self, reader: ReaderStatus, atr_length: int) -> bytes:
         dialect = self.dialect
-        name = reader.name.encode("utf-8", "surrogateescape")[: dialect.name_size - 1]
+        name = self.encode_name(reader.name)
         fields: list[int | bytes] = [0] if dialect.has_reader_id else []
         if dialect.has_event_counter:
             fields += [name, reader.event_counter, reader.state]

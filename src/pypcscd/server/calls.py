@@ -33,7 +33,7 @@ from pypcscd.protocol.messages import (
     Version,
     Waiting,
 )
-from pypcscd.scard import MAX_ATR_SIZE, PcscError, Protocol, ReaderStatus, ReturnCode
+from pypcscd.scard import MAX_ATR_SIZE, MAX_READERNAME, PcscError, Protocol, ReaderStatus, ReturnCode
 
 
 class NoAnswerError(Exception):
@@ -44,15 +44,17 @@ class TableCache:
     """The reader table as bytes, made once per change for each layout in use."""
 
     def __init__(self) -> None:
-        self._tables: dict[tuple[Codec, int], tuple[tuple[ReaderStatus, ...], bytes]] = {}
+        self._readers: tuple[ReaderStatus, ...] = ()
+        self._tables: dict[tuple[Codec, int], bytes] = {}
 
     def get(self, codec: Codec, readers: tuple[ReaderStatus, ...], size: int) -> bytes:
         """``size``: the number of records; those that no reader needs are unused."""
-        known = self._tables.get((codec, size))
-        if known is not None and known[0] is readers:
-            return known[1]
-        table = codec.encode_table(readers, size)
-        self._tables[codec, size] = readers, table
+        if readers is not self._readers:
+            self._readers = readers
+            self._tables.clear()
+        table = self._tables.get((codec, size))
+        if table is None:
+            table = self._tables[codec, size] = codec.encode_table(readers, size)
         return table
 
 
@@ -68,6 +70,8 @@ class Calls:
         self._tables = tables
         #: the readers and the size told by READERS_STATE_SIZE, for the READERS_STATE_ARRAY that follows
         self._counted: tuple[tuple[ReaderStatus, ...], int] | None = None
+        #: the readers last shown to a client whose WAIT is not answered with them
+        self._shown: tuple[ReaderStatus, ...] | None = None
         self._is_denied = False
         #: pcsc-lite 1.6.5 does not say that it has stopped waiting; an event would be out of place then
         self._forgets_to_stop = False
@@ -117,7 +121,9 @@ class Calls:
         """The answer that says no: the request with the return code, and how much room it takes."""
         body = cast(Message, request.body)
         needed = error.needed if isinstance(error, InsufficientBufferError) else 0
-        if isinstance(body, Transmit):
+        if isinstance(body, Connect):
+            body = body._replace(card=0)
+        elif isinstance(body, Transmit):
             body = body._replace(receive_length=needed)
         elif isinstance(body, Control):
             body = body._replace(returned=needed)
@@ -160,9 +166,22 @@ class Calls:
     async def _connect(self, request: Request) -> bytes:
         body = cast(Connect, request.body)
         card, protocol = await self._manager.connect(
-            self._client, body.context, body.reader_name, body.share_mode, body.preferred_protocols
+            self._client,
+            body.context,
+            self._full_name(body.reader_name),
+            body.share_mode,
+            body.preferred_protocols,
         )
         return self._connection.reply(body._replace(card=card, active_protocol=protocol, rv=0))
+
+    def _full_name(self, name: str) -> str:
+        """A client whose dialect has no room for a reader's whole name only knows it shortened."""
+        codec, view = self._connection.codec, self._client.view
+        if codec.dialect.name_size == MAX_READERNAME or view.find(name) is not None:
+            return name
+        encoded = name.encode("utf-8", "surrogateescape")
+        known = (reader.name for reader in view.readers() if codec.encode_name(reader.name) == encoded)
+        return next(known, name)
 
     async def _reconnect(self, request: Request) -> bytes:
         body = cast(Reconnect, request.body)
@@ -238,6 +257,8 @@ class Calls:
         return self._tables.get(self._connection.codec, self._client.view.snapshot(), size)
 
     async def _get_readers_state(self, request: Request) -> bytes:
+        if self._connection.dialect.wait_has_body:
+            self._shown = self._client.view.snapshot()
         return self._connection.reply_readers(self._fixed_table())
 
     def _count(self) -> tuple[tuple[ReaderStatus, ...], int]:
@@ -263,7 +284,12 @@ class Calls:
         self._manager.wait(self._client)
         if self._connection.dialect.wait_answer is WaitAnswer.TABLE:
             return self._connection.reply_readers(self._fixed_table())
-        return self._connection.no_reply()
+        silence = self._connection.no_reply()
+        if self._connection.dialect.wait_has_body and self._shown not in (None, self._client.view.snapshot()):
+            # Up to 4.3 the table came with the command before; a change in between would be missed.
+            self._manager.stop_waiting(self._client)
+            return silence + self._connection.event(ReturnCode.SUCCESS)
+        return silence
 
     async def _stop_waiting(self, request: Request) -> bytes:
         if self._manager.stop_waiting(self._client):
