@@ -84,6 +84,7 @@ class Pending:
         self._label = label
         self._number = number
         self.render: Callable[[Result], str] = lambda result: ""
+        self.is_code_shown = True
         self._result: Result | None = None
 
     def _poll(self, timeout: float) -> Result | None:
@@ -91,9 +92,9 @@ class Pending:
             self._result = self._process.receive(self._number, timeout)
         return self._result
 
-    def waits(self) -> bool:
+    def waits(self, after: float = BLOCKED_AFTER) -> bool:
         """Record whether the call is still waiting."""
-        is_waiting = self._poll(BLOCKED_AFTER) is None
+        is_waiting = self._poll(after) is None
         self._stage.record(f"{self._label} at first", "waits" if is_waiting else "returns")
         return is_waiting
 
@@ -105,7 +106,8 @@ class Pending:
             raise HungError(self._label)
         code, values = result
         self._stage.last = code
-        self._stage.record(self._label, f"{show.rv(code)} {self.render(result)}".strip())
+        shown = show.rv(code) if self.is_code_shown else ""
+        self._stage.record(self._label, f"{shown} {self.render(result)}".strip())
         return values
 
 
@@ -155,9 +157,12 @@ class Actor:
     def _named_context(self, context: int | None) -> tuple[int, str]:
         return (self.context, "") if context is None else (context, self._stage.known("c", context))
 
-    def release(self, context: int | None = None) -> None:
+    def release_later(self, context: int | None = None) -> Pending:
         raw, label = self._named_context(context)
-        self._send("release", label, raw).done()
+        return self._send("release", label, raw)
+
+    def release(self, context: int | None = None) -> None:
+        self.release_later(context).done()
         if self._stage.last == 0:
             self.process.contexts -= 1
 
@@ -171,7 +176,9 @@ class Actor:
 
     def establish_many(self, count: int) -> int:
         """Returns how many there were."""
+        # a hung-up connection looks this way or that, by chance; how many there were does not
         pending = self._send("establish_many", str(count), count, render=_show_count)
+        pending.is_code_shown = False
         (done,) = pending.done(20)
         assert isinstance(done, int)
         self.process.contexts += done
@@ -259,6 +266,21 @@ class Actor:
         (done,) = pending.done(20)
         assert isinstance(done, int)
         return done
+
+    def probe(self, protocols: int, reader: str = R0) -> None:
+        """Connect, status and disconnect in one line."""
+
+        def render(result: Result) -> str:
+            active, state, atr = result[1]
+            assert isinstance(active, int)
+            assert isinstance(state, int)
+            assert isinstance(atr, bytes)
+            if result[0]:
+                return show.protocols(active)
+            return f"{show.protocols(active)}, {show.reader_state(state)} {show.data(atr)}"
+
+        label = f"{_short(reader)}, {show.protocols(protocols)}"
+        self._send("probe", label, self.context, reader, protocols, render=render).done()
 
     def reconnect_later(
         self,

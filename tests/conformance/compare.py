@@ -10,6 +10,7 @@ import os
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
@@ -28,19 +29,30 @@ class StageError(Exception):
     """A stage could not be set up; the message says why."""
 
 
+def build_scripted_driver(folder: Path) -> Path:
+    """The driver that fails as it is told to (see its source)."""
+    library = folder / "libscripted.so"
+    source = HERE.parent / "native" / "scripted_ifd.c"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-DSLOTS=2", "-o", library, source], check=True)
+    return library
+
+
 class Player:
     """A stage in a process of its own."""
 
-    def __init__(self, daemon: str) -> None:
+    def __init__(self, daemon: str, library: Path) -> None:
         self.daemon = daemon
-        path = os.pathsep.join([str(HERE), str(HERE.parent / "integration")])
+        folders = [str(HERE), str(HERE.parent / "integration"), os.environ.get("PYTHONPATH")]
+        path = os.pathsep.join(filter(None, folders))
+        # what would lead the client library elsewhere
+        surroundings = {key: value for key, value in os.environ.items() if not key.startswith("PCSCLITE_")}
         self._process = subprocess.Popen(
             [sys.executable, str(HERE / "stage.py"), daemon],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": path, "LC_ALL": "C.UTF-8"},
+            env={**surroundings, "PYTHONPATH": path, "SCRIPTED_IFD_LIBRARY": str(library)},
         )
         self.scenarios: list[str] = self._receive()["ready"]
 
@@ -78,7 +90,7 @@ class Verdict(NamedTuple):
 
     @property
     def listed(self) -> dict[str, Difference]:
-        return {label: known for (name, label), known in DIFFERENCES.items() if name == self.scenario}
+        return {known.label: known for known in DIFFERENCES.get(self.scenario, [])}
 
     @property
     def entries(self) -> set[int]:
@@ -91,6 +103,9 @@ class Verdict(NamedTuple):
         for theirs, ours in zip_longest(self.theirs.lines, self.ours.lines, fillvalue=nothing):
             label = theirs[0] if theirs[0] == ours[0] else f"{theirs[0]} / {ours[0]}"
             yield label, theirs[1], ours[1]
+
+    def differing(self) -> list[tuple[str, str, str]]:
+        return [line for line in self._pairs() if line[1] != line[2]]
 
     def problems(self) -> list[str]:
         """What differs and is not listed, and what is listed and does not differ."""
@@ -127,21 +142,23 @@ def summary(verdicts: Sequence[Verdict]) -> str:
 
 def play_all(parts: Sequence[str] = ()) -> list[Verdict]:
     """Play the scenarios whose names contain one of ``parts`` (all without them). Raises StageError."""
-    first = {daemon: Player(daemon) for daemon in PLAYERS}
-    names = [name for name in first["ours"].scenarios if not parts or any(part in name for part in parts)]
-    played: dict[tuple[str, str], Played] = {}
-    threads = []
-    for daemon, count in PLAYERS.items():
-        todo: queue.SimpleQueue[str] = queue.SimpleQueue()
-        for name in names:
-            todo.put(name)
-        for number in range(min(count, max(len(names), 1))):
-            player = None if number else first[daemon]
-            threads.append(threading.Thread(target=_work, args=(daemon, player, todo, played)))
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with tempfile.TemporaryDirectory(prefix="pypcscd-conformance-") as name:
+        library = build_scripted_driver(Path(name))
+        first = {daemon: Player(daemon, library) for daemon in PLAYERS}
+        names = [name for name in first["ours"].scenarios if not parts or any(part in name for part in parts)]
+        played: dict[tuple[str, str], Played] = {}
+        threads = []
+        for daemon, count in PLAYERS.items():
+            todo: queue.SimpleQueue[str] = queue.SimpleQueue()
+            for name in names:
+                todo.put(name)
+            for number in range(min(count, max(len(names), 1))):
+                player = first[daemon] if number == 0 else Player(daemon, library)
+                threads.append(threading.Thread(target=_work, args=(player, library, todo, played)))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     lost = Played([], "was not played")
     return [
         Verdict(name, played.get(("pcscd", name), lost), played.get(("ours", name), lost)) for name in names
@@ -149,12 +166,11 @@ def play_all(parts: Sequence[str] = ()) -> list[Verdict]:
 
 
 def _work(
-    daemon: str,
-    player: Player | None,
+    player: Player,
+    library: Path,
     todo: "queue.SimpleQueue[str]",
     played: dict[tuple[str, str], Played],
 ) -> None:
-    player = player or Player(daemon)
     while True:
         try:
             name = todo.get_nowait()
@@ -163,10 +179,10 @@ def _work(
         try:
             answer = player.ask(scenario=name)
         except (StageError, OSError) as error:
-            played[daemon, name] = Played([], str(error))
-            player = Player(daemon)
+            played[player.daemon, name] = Played([], str(error))
+            player = Player(player.daemon, library)
         else:
-            played[daemon, name] = Played([tuple(line) for line in answer["lines"]], answer["error"])
+            played[player.daemon, name] = Played([tuple(line) for line in answer["lines"]], answer["error"])
     player.end()
 
 

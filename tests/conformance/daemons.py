@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from wire import ReaderState, WireClient
 
@@ -44,9 +44,40 @@ def wait_for(condition: Callable[[], T], what: str, timeout: float = 10.0) -> T:
         time.sleep(0.004)
 
 
+class Needs(NamedTuple):
+    """What a scenario wants of our daemon."""
+
+    #: our own settings, not the quick ones
+    default_settings: bool = False
+    #: pcscd's driver for vpcd, not our own readers
+    native_driver: bool = False
+    #: on both sides the scripted driver (tests/native), which obeys the files in SCRIPT
+    scripted_driver: bool = False
+
+
+#: where the scripted driver finds its orders
+SCRIPT = Path("/run/script")
+#: names the scripted driver's library, for stages
+LIBRARY_VARIABLE = "SCRIPTED_IFD_LIBRARY"
+
+
+def _reader_conf(port: int, needs: Needs) -> str:
+    library, device = str(VPCD_LIBRARY), f"/dev/null:{port}"
+    if needs.scripted_driver:
+        library, device = os.environ[LIBRARY_VARIABLE], str(SCRIPT)
+        shutil.rmtree(SCRIPT, ignore_errors=True)
+        SCRIPT.mkdir()
+    path = Path("/run/reader.conf")
+    path.write_text(f'FRIENDLYNAME "{READER}"\nDEVICENAME {device}\nLIBPATH {library}\nCHANNELID {port}\n')
+    return str(path)
+
+
 class Daemon(Protocol):
     def clients(self) -> int:
         """How many connections it has, or had and is still cleaning up after."""
+
+    def terminate(self) -> int | None:
+        """SIGTERM; the exit status."""
 
     def stop(self) -> None: ...
 
@@ -57,19 +88,15 @@ class Daemon(Protocol):
 class Reference:
     """Debian's pcscd with the native vpcd driver."""
 
-    def __init__(self, port: int, *, quick: bool) -> None:
-        folder = Path("/run/reader.conf.d")
-        folder.mkdir(exist_ok=True)
-        (folder / "vpcd").write_text(
-            f'FRIENDLYNAME "{READER}"\nDEVICENAME /dev/null:{port}\n'
-            f"LIBPATH {VPCD_LIBRARY}\nCHANNELID {port}\n"
-        )
+    def __init__(self, port: int, needs: Needs) -> None:
         program = shutil.which("pcscd", path="/usr/sbin:/sbin")
         if program is None:
             raise FileNotFoundError("pcscd is not installed")
         self._log = Path("/run/reference.log")
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen([program, "-f", "-c", str(folder)], stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                [program, "-f", "-c", _reader_conf(port, needs)], stdout=log, stderr=log
+            )
         self._idle = 0
         self._idle = wait_serving(self._tasks)
 
@@ -83,6 +110,10 @@ class Reference:
     def log(self) -> str:
         return self._log.read_text(errors="replace")
 
+    def terminate(self) -> int | None:
+        self._process.terminate()
+        return self._process.wait(5)
+
     def stop(self) -> None:
         self._process.kill()
         self._process.wait()
@@ -93,32 +124,29 @@ class Reference:
 class Ours:
     """pypcscd with its own vpcd readers."""
 
-    def __init__(self, port: int, *, quick: bool) -> None:
+    def __init__(self, port: int, needs: Needs) -> None:
         self._log = Path("/run/ours.log")
-        self._process = processes.Process(target=_serve, args=(port, quick, str(self._log)))
+        self._process = processes.Process(target=_serve, args=(port, needs, str(self._log)))
         self._process.start()
-        self._idle = 0
-        self._idle = wait_serving(self._sockets)
-
-    def _sockets(self) -> int:
-        count = 0
-        for link in Path(f"/proc/{self._process.pid}/fd").iterdir():
-            with suppress(OSError):
-                count += str(link.readlink()).startswith("socket:")
-        return count
+        wait_serving(self.clients)
 
     def clients(self) -> int:
-        return self._sockets() - self._idle
+        connected = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+        return sum(words[5] == "03" and words[-1] == str(SOCKET) for words in connected)
 
     @property
     def log(self) -> str:
         return self._log.read_text(errors="replace")
 
-    def stop(self) -> None:
+    def terminate(self) -> int | None:
         assert self._process.pid is not None
-        os.kill(self._process.pid, signal.SIGTERM)
+        if self._process.exitcode is None:
+            os.kill(self._process.pid, signal.SIGTERM)
         self._process.join(5)
-        status = self._process.exitcode
+        return self._process.exitcode
+
+    def stop(self) -> None:
+        status = self.terminate()
         self._process.kill()
         if status != 0:
             raise LateError(f"pypcscd ended with {status}:\n{self.log}")
@@ -126,17 +154,19 @@ class Ours:
             raise LateError(f"pypcscd has a defect:\n{self.log}")
 
 
-def _serve(port: int, quick: bool, log: str) -> None:
+def _serve(port: int, needs: Needs, log: str) -> None:
     import asyncio
     import logging
 
-    from pypcscd.config import DEFAULT_SOCKET, Config, vpcd_device
+    from pypcscd.config import Config, vpcd_device
     from pypcscd.daemon import serve
 
     logging.basicConfig(filename=log, filemode="w", level=logging.INFO)
-    device = replace(vpcd_device(SLOTS, port, "127.0.0.1"), name=READER)
-    config = Config(socket=DEFAULT_SOCKET, devices=(device,))
-    if quick:
+    if needs.native_driver or needs.scripted_driver:
+        config = Config(reader_conf=Path(_reader_conf(port, needs)))
+    else:
+        config = Config(devices=(replace(vpcd_device(SLOTS, port, "127.0.0.1"), name=READER),))
+    if not needs.default_settings:
         config = replace(config, settings=replace(config.settings, power_down_delay=QUICK_POWER_DOWN))
     asyncio.run(serve(config))
     sys.exit(0)

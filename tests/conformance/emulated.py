@@ -1,7 +1,10 @@
 """The emulated cards: what they say on reset, and what they answer."""
 
+import select
+import socket
 import threading
-from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from emulator import Emulator, Power
 
@@ -65,17 +68,73 @@ class Socketed(Emulator):
     def __init__(self, port: int, card: Card) -> None:
         super().__init__(port, card)  # type: ignore[arg-type]
         self.conformance_card = card
-        self._told = 0
+        self._is_idle = False
+        self._has_ended = False
 
     def unplug(self) -> None:
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+        # a thinking card must not keep its thread, now that nobody hears its answer
         self.conformance_card.go()
         super().unplug()
 
-    def new_powers(self) -> Sequence[Power]:
-        """The power commands since the last question."""
-        powers = self.powers
-        new, self._told = powers[self._told :], len(powers)
-        return new
+    def _serve(self, connection: socket.socket) -> None:
+        """As in the base class, but an empty answer is sent too."""
+        self._has_ended = False
+        with suppress(OSError, EOFError):
+            while True:
+                self._is_idle = True
+                start = self._read(connection, 1)
+                self._is_idle = False
+                length = int.from_bytes(start + self._read(connection, 1), "big")
+                frame = self._read(connection, length)
+                self.frames.append(frame)
+                if len(frame) == 1 and frame[0] in list(Power):
+                    if frame[0] != Power.ATR:
+                        self.conformance_card.selected = False
+                        continue
+                    answer = self.conformance_card.atr
+                else:
+                    answer = self.conformance_card(frame)
+                connection.sendall(len(answer).to_bytes(2, "big") + answer)
+        self._has_ended = True
+
+    def has_caught_up(self) -> bool:
+        """Everything that the daemon has sent so far is in ``frames``."""
+        if self._socket is None or self._has_ended:
+            return True
+        if not self._is_idle:
+            return False
+        readable, _, _ = select.select([self._socket], [], [], 0)
+        return not readable and self._is_idle
 
     def apdus(self) -> list[bytes]:
         return [frame for frame in self.frames if len(frame) != 1]
+
+
+class Scripted:
+    """A card of the scripted driver: a file."""
+
+    def __init__(self, folder: Path, slot: int) -> None:
+        self._folder = folder
+        self._slot = slot
+
+    def plug(self) -> None:
+        (self._folder / f"card{self._slot}").touch()
+
+    def unplug(self) -> None:
+        (self._folder / f"card{self._slot}").unlink()
+
+    @property
+    def powers(self) -> list[Power]:
+        """The power commands that the driver was given for this slot."""
+        actions = {"1f4": Power.ON, "1f5": Power.OFF, "1f6": Power.RESET}
+        calls = [line.split() for line in (self._folder / "calls").read_text().splitlines()]
+        return [actions[call[2]] for call in calls if call[:2] == ["PowerICC", str(self._slot)]]
+
+    def has_caught_up(self) -> bool:
+        return True
+
+    def apdus(self) -> list[bytes]:
+        return []

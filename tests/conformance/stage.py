@@ -7,7 +7,8 @@ import importlib
 import json
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +16,31 @@ import daemons
 import namespace
 import show
 from actors import Actor, HungError, Process
-from daemons import SLOTS, LateError, wait_for
-from emulated import ATRS, Card, Power, Socketed
+from daemons import SLOTS, LateError, Needs, wait_for
+from emulated import ATRS, Card, Power, Scripted, Socketed
 from winscard import UNTOUCHED, Result
+from wire import ENTRY, WireClient
 
 #: label of a call or action, and its outcome
 Line = tuple[str, str]
 Scenario = Callable[["Stage"], None]
 HERE = Path(__file__).parent
+#: CMD_WAIT_READER_STATE_CHANGE of the client protocol
+WAIT = 0x13
 
 
 class Stage:
     """A fresh daemon with two empty readers."""
 
-    def __init__(self, daemon: str, port: int, *, quick: bool = True) -> None:
+    def __init__(self, daemon: str, port: int, needs: Needs) -> None:
         self.transcript: list[Line] = []
         self.last = 0
-        self.daemon = daemons.DAEMONS[daemon](port, quick=quick)
+        self.daemon = daemons.DAEMONS[daemon](port, needs)
         self._port = port
-        self._emulators: list[Socketed | None] = [None] * SLOTS
+        self._is_scripted = needs.scripted_driver
+        self._emulators: list[Socketed | Scripted | None] = [None] * SLOTS
+        #: how many power commands of each slot have been recorded
+        self._powers = [0] * SLOTS
         self._actors: list[Process] = []
         self._names: dict[tuple[str, int], str] = {}
 
@@ -75,13 +82,39 @@ class Stage:
 
     def kill(self, actor: Actor, *, noticed: bool = True) -> None:
         """SIGKILL; ``noticed``: wait until the daemon has cleaned up after the client."""
-        before = self.daemon.clients()
         actor.process.kill()
         self._actors.remove(actor.process)
         self.record(f"kill {actor.name}", "")
         if noticed:
-            contexts = actor.process.contexts
-            wait_for(lambda: self.daemon.clients() <= before - contexts, f"the end of {actor.name}")
+            left = sum(process.contexts for process in self._actors)
+            wait_for(lambda: self.daemon.clients() <= left, f"the end of {actor.name}")
+
+    def await_clients(self, count: int, timeout: float = 2.0) -> None:
+        """Record whether the daemon comes down to that many connections."""
+        self._await(f"{count} connections", lambda: self.daemon.clients() <= count, timeout)
+
+    def await_users(self, count: int, slot: int = 0, timeout: float = 1.0) -> None:
+        """Record whether the reader is shown with that many handles (-1: an exclusive one)."""
+        label = f"{count} users of r{slot}"
+        self._await(label, lambda: daemons.table()[slot].sharing == count, timeout)
+
+    def _await(self, label: str, condition: Callable[[], bool], timeout: float) -> None:
+        try:
+            wait_for(condition, label, timeout)
+        except LateError:
+            self.record(label, "no")
+        else:
+            self.record(label, "yes")
+
+    @contextmanager
+    def signalled(self) -> Iterator[None]:
+        """Wait, at the end, until a waiting client would be told of what happens inside: pcscd tells of
+        a change of users when it next looks at the reader."""
+        with WireClient(daemons.SOCKET) as client:
+            client.establish()
+            client.call(WAIT, b"", 16 * ENTRY.size)
+            yield
+            client.receive(8)
 
     # --- cards ----------------------------------------------------------------------------------
 
@@ -89,7 +122,12 @@ class Stage:
         """Put a card in and wait until the daemon has seen it."""
         before = self._events(slot)
         card = Card(ATRS[atr])
-        emulator = Socketed(self._port + slot, card)
+        emulator: Socketed | Scripted
+        if self._is_scripted:
+            emulator = Scripted(daemons.SCRIPT, slot)
+        else:
+            emulator = Socketed(self._port + slot, card)
+            self._powers[slot] = 0
         emulator.plug()
         self._emulators[slot] = emulator
         self.record(f"insert {atr} into r{slot}", "")
@@ -106,11 +144,11 @@ class Stage:
             self.await_events(before + 1, slot)
 
     def swap(self, atr: str, slot: int = 0) -> Card:
-        """Pull the card out and put another in at once, both before the daemon may have looked."""
+        """Pull the card out and put another in at once, and record whether the daemon sees both."""
         before = self._events(slot)
         self.remove(slot, wait=False)
         card = self.insert(atr, slot, wait=False)
-        self.await_events(before + 2, slot)
+        self._await(f"two events in r{slot}", lambda: self._events(slot) == before + 2, 1.5)
         return card
 
     def _events(self, slot: int) -> int:
@@ -119,7 +157,16 @@ class Stage:
     def await_events(self, count: int, slot: int = 0) -> None:
         wait_for(lambda: self._events(slot) >= count, f"event {count} of reader {slot}")
 
-    def emulator(self, slot: int = 0) -> Socketed:
+    def script(self, name: str) -> None:
+        """An order for the scripted driver."""
+        (daemons.SCRIPT / name).touch()
+        self.record(f"script: {name}", "")
+
+    def unscript(self, name: str) -> None:
+        (daemons.SCRIPT / name).unlink()
+        self.record(f"script: no {name}", "")
+
+    def emulator(self, slot: int = 0) -> Socketed | Scripted:
         emulator = self._emulators[slot]
         assert emulator is not None
         return emulator
@@ -131,17 +178,20 @@ class Stage:
 
     def powers(self, slot: int = 0) -> None:
         """Record what was done to the card's power since the last question."""
-        self.record(f"power of r{slot}", show.words(power.name for power in self.emulator(slot).new_powers()))
+        emulator = self.emulator(slot)
+        wait_for(emulator.has_caught_up, "the emulator to have read all")
+        powers = emulator.powers
+        new, self._powers[slot] = powers[self._powers[slot] :], len(powers)
+        self.record(f"power of r{slot}", show.words(power.name for power in new))
 
     def await_unpowered(self, slot: int = 0, timeout: float = 2.0) -> None:
         """Record whether the card loses its power within some time."""
         emulator = self.emulator(slot)
-        try:
-            wait_for(lambda: emulator.powers[-1:] == [Power.OFF], "power-off", timeout)
-            outcome = "is switched off"
-        except LateError:
-            outcome = "stays on"
-        self.record(f"unused card in r{slot}", outcome)
+        self._await(f"power-off in r{slot}", lambda: emulator.powers[-1:] == [Power.OFF], timeout)
+
+    def terminate(self) -> None:
+        """SIGTERM to the daemon."""
+        self.record("terminate the daemon", f"exit status {self.daemon.terminate()}")
 
     # --- the end --------------------------------------------------------------------------------
 
@@ -170,7 +220,7 @@ def scenarios() -> dict[str, Scenario]:
 def play(daemon: str, port: int, scenario: Scenario) -> dict[str, Any]:
     """Play a scenario to its end. Returns the transcript, and what went wrong in the playing."""
     error = ""
-    stage = Stage(daemon, port, quick=not getattr(scenario, "needs_defaults", False))
+    stage = Stage(daemon, port, getattr(scenario, "needs", Needs()))
     try:
         try:
             scenario(stage)
@@ -184,9 +234,20 @@ def play(daemon: str, port: int, scenario: Scenario) -> dict[str, Any]:
     return {"lines": stage.transcript, "error": error}
 
 
-def with_defaults(scenario: Scenario) -> Scenario:
-    """Play with our daemon's own settings, not the quick ones."""
-    scenario.needs_defaults = True  # type: ignore[attr-defined]
+def with_default_settings(scenario: Scenario) -> Scenario:
+    scenario.needs = Needs(default_settings=True)  # type: ignore[attr-defined]
+    return scenario
+
+
+def with_scripted_driver(scenario: Scenario) -> Scenario:
+    """For drivers that fail: both daemons load the same one of our own."""
+    scenario.needs = Needs(scripted_driver=True)  # type: ignore[attr-defined]
+    return scenario
+
+
+def with_native_driver(scenario: Scenario) -> Scenario:
+    """For what drivers differ in: with the same one, nothing may differ."""
+    scenario.needs = Needs(native_driver=True)  # type: ignore[attr-defined]
     return scenario
 
 

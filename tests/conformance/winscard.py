@@ -83,6 +83,16 @@ class Winscard:
         )
         return rv, (card.value, active.value)
 
+    def probe(self, context: int, reader: str, protocols: int) -> Result:
+        """Connect, ask for the status, and disconnect."""
+        rv, (card, active) = self.connect(context, reader, 2, protocols)
+        if rv:
+            return rv, (active, 0, b"")
+        assert isinstance(card, int)
+        _, status = self.status(card)
+        self.disconnect(card, 0)
+        return rv, (active, status[2], status[4])
+
     def reconnect(self, card: int, share: int, protocols: int, initialization: int) -> Result:
         active = c_ulong(UNTOUCHED)
         rv = self._call(
