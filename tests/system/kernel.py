@@ -42,7 +42,7 @@ echo 'the first file system cannot start the guest'
 """
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """Something that the VM needs is not here and cannot be fetched."""
 
 
@@ -83,16 +83,16 @@ def _run(*args: str | Path, cwd: Path | None = None) -> str:
     try:
         done = subprocess.run(args, cwd=cwd, capture_output=True, text=True, check=True, timeout=300)
     except FileNotFoundError as error:
-        raise Unavailable(f"{args[0]} is not installed") from error
+        raise UnavailableError(f"{args[0]} is not installed") from error
     except subprocess.CalledProcessError as error:
-        raise Unavailable(f"{args}: {error.stdout}{error.stderr}") from error
+        raise UnavailableError(f"{args}: {error.stdout}{error.stderr}") from error
     return done.stdout
 
 
 def _fetch(cache: Path) -> Path:
     depends = re.search(r"Depends: (linux-image-\S+)", _run("apt-cache", "depends", "linux-image-amd64"))
     if not depends:
-        raise Unavailable("apt-cache knows no linux-image-amd64")
+        raise UnavailableError("apt-cache knows no linux-image-amd64")
     name = depends[1]
     with tempfile.TemporaryDirectory(dir=cache, prefix="fetch-") as temporary:
         work = Path(temporary)
@@ -112,7 +112,7 @@ def _uncompressed(vmlinuz: bytes) -> bytes:
     """The ELF image inside: QEMU starts it directly, which saves the slow decompression in the guest."""
     start = vmlinuz.find(b"\xfd7zXZ\x00")
     if start < 0:
-        raise Unavailable("the kernel is not compressed with xz")
+        raise UnavailableError("the kernel is not compressed with xz")
     return lzma.LZMADecompressor().decompress(vmlinuz[start:])
 
 
@@ -140,7 +140,7 @@ def _keep_modules(tree: Path, target: Path) -> None:
 def _initramfs(modules: Path) -> bytes:
     busybox = shutil.which("busybox")
     if busybox is None:
-        raise Unavailable("busybox is not installed")
+        raise UnavailableError("busybox is not installed")
     archive = Cpio()
     for folder in ("bin", "dev", "lower", "modules", "over", "proc", "root", "sys"):
         archive.add(folder, stat.S_IFDIR | 0o755)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from kernel import Kernel, Unavailable, prepare
+from kernel import Kernel, UnavailableError, prepare
 
 GUEST = Path(__file__).parent / "guest"
 BOOT_TIMEOUT = 60.0
@@ -53,11 +53,11 @@ class Vm:
 
     def __init__(self, counted: bool = False, memory: int = 1024) -> None:
         if platform.machine() != "x86_64":
-            raise Unavailable("the test VM is made for x86-64")
+            raise UnavailableError("the test VM is made for x86-64")
         if shutil.which("qemu-system-x86_64") is None:
-            raise Unavailable("qemu-system-x86_64 is not installed")
+            raise UnavailableError("qemu-system-x86_64 is not installed")
         if not Path("/lib/systemd/systemd-udevd").exists():
-            raise Unavailable("udev is not installed")
+            raise UnavailableError("udev is not installed")
         self.counted = counted
         self.memory = memory
         self.boot_seconds = 0.0
@@ -190,7 +190,8 @@ class Vm:
 
     def _report(self, what: str, output: bytes) -> str:
         shown = output.decode(errors="replace")[-6000:]
-        return f"{what}\n--- output:\n{shown}\n--- console:\n{self.console[-4000:]}\n--- QEMU:\n{self._qemu_output()}"
+        parts = {"output": shown, "console": self.console[-4000:], "QEMU": self._qemu_output()}
+        return "\n".join([what, *(f"--- {name}:\n{text}" for name, text in parts.items())])
 
     def _qemu_output(self) -> str:
         return (self._folder / "qemu").read_text(errors="replace")[-2000:]

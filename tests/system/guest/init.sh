@@ -11,9 +11,8 @@ mount -t cgroup2 none /sys/fs/cgroup
 ip link set lo up 2>/dev/null || busybox ip link set lo up
 mkdir -p /run/pcscd /run/lock
 
-/lib/systemd/systemd-udevd --daemon
-udevadm trigger --action=add --subsystem-match=usb --subsystem-match=virtio-ports
-udevadm settle --timeout=10
+# what is there already (root hubs) need not be announced again
+/lib/systemd/systemd-udevd --daemon >/dev/null
 
 for port in /sys/class/virtio-ports/*; do
     if [ "$(cat "$port/name")" = jobs ]; then
