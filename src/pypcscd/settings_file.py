@@ -56,6 +56,7 @@ _SOCKET: _Converters = {
     "path": values.socket_path,
     "readers": _ListOf(values.glob, may_be_empty=False),
     "table_size": values.table_size,
+    "short_names": values.truth,
     "users": _ListOf(values.user, may_be_empty=True),
     "groups": _ListOf(values.group, may_be_empty=True),
     "mode": values.mode,
@@ -202,7 +203,7 @@ class _Reader:
 def _client_rule(table: _Table) -> ClientRule:
     return ClientRule(
         table_size=table.get("table_size"),
-        has_short_names=table.get("short_names", False),
+        has_short_names=table.get("short_names"),
         executable=table.get("executable"),
         uid=table.get("user"),
         is_elsewhere=table.get("elsewhere"),
@@ -216,6 +217,7 @@ def _socket(table: _Table, known: SocketConfig, origin: str) -> SocketConfig:
         known,
         readers=tuple(table.get("readers", known.readers)),
         table_size=table.get("table_size", known.table_size),
+        has_short_names=table.get("short_names", known.has_short_names),
         access=AccessRule(users, groups),
         mode=table.get("mode", known.mode),
         owner=table.get("owner", known.owner),

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from pypcscd.manager.manager import Manager
+from pypcscd.protocol import ServerConnection
 from pypcscd.server.access import Peer
-from pypcscd.server.rules import AccessRule, ClientRule
+from pypcscd.server.door import Door
+from pypcscd.server.rules import AccessRule, ClientRule, SocketConfig
 
 
 @pytest.fixture
@@ -146,3 +149,26 @@ def test_access(rule: AccessRule, peer: Peer, allowed: bool) -> None:
 )
 def test_client_rules(rule: ClientRule, peer: Peer, matching: bool) -> None:
     assert rule.matches(peer) is matching
+
+
+@pytest.mark.parametrize(
+    ("rules", "table_size", "has_short_names"),
+    [
+        ((), 48, True),
+        ((ClientRule(uid=1),), 48, True),
+        ((ClientRule(table_size=16),), 16, True),
+        ((ClientRule(has_short_names=False),), 48, False),
+        (
+            (ClientRule(uid=1), ClientRule(uid=1000, table_size=16), ClientRule(has_short_names=False)),
+            16,
+            True,
+        ),
+    ],
+)
+def test_the_first_rule_that_matches_wins_over_the_socket(
+    rules: tuple[ClientRule, ...], table_size: int, has_short_names: bool
+) -> None:
+    config = SocketConfig(Path("/socket"), table_size=48, has_short_names=True)
+    connection = ServerConnection()
+    Door(Manager(), config, rules).adapt(connection, Somebody())
+    assert (connection.table_size, connection.has_short_names) == (table_size, has_short_names)

@@ -33,6 +33,7 @@ def test_a_socket_with_everything(path: Path) -> None:
 path = "/run/pcscd/bank.comm"
 readers = ["SIM bank *", "Other [CCID] ?? 00"]
 table_size = 48
+short_names = true
 users = ["root", 1000]
 groups = ["root", 4294967294]
 mode = "0660"
@@ -46,6 +47,7 @@ group = 7
             Path("/run/pcscd/bank.comm"),
             readers=("SIM bank *", "Other [[]CCID] ?? 00"),
             table_size=48,
+            has_short_names=True,
             access=AccessRule(frozenset({0, 1000}), frozenset({0, 4294967294})),
             mode=0o660,
             owner=0,
@@ -141,7 +143,7 @@ LONG = "/" + 107 * "x"
         ("socket = [\n  # the first\n  '/a'\n]\n", 3, "write [[socket]] and its settings below"),
         ("\n[[socket]]\nmode = '0600'\n", 2, "this [[socket]] has no path"),
         ("[[socket]]\npath = '/a'\n[[socket]]\n\n[power]\n", 3, "this [[socket]] has no path"),
-        (TWO + "paths = 1\n", 6, "paths: unknown; there are path, readers, table_size, users, groups, mode"),
+        (TWO + "paths = 1\n", 6, "paths: unknown; there are path, readers, table_size, short_names, users"),
         (TWO + "access.users = 1\n", 6, "access: unknown; there are path"),
         (TWO + "[socket.access]\nusers = 1\n", 6, "access: unknown; there are path"),
         (TWO + '"mode" = 432\n', 6, 'mode: 432 is not a file mode in quotes, like "0660"'),

@@ -29,6 +29,8 @@ class Door:
         """Tell the connection what nothing on the wire tells, by the first rule that matches."""
         rule = next((rule for rule in self._rules if rule.matches(peer)), None)
         connection.table_size = self.config.table_size
+        connection.has_short_names = self.config.has_short_names
         if rule is not None:
             connection.table_size = rule.table_size or connection.table_size
-            connection.has_short_names = rule.has_short_names
+            if rule.has_short_names is not None:
+                connection.has_short_names = rule.has_short_names

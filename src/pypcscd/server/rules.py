@@ -37,8 +37,9 @@ class ClientRule:
 
     #: records in the client's reader table; None: as many as the socket says
     table_size: int | None = None
-    #: the client's library is pcsc-lite 1.6.5 to 1.8.3, whose 4.2 has reader names of 100 bytes
-    has_short_names: bool = False
+    #: the client's library is pcsc-lite 1.6.5 to 1.8.3, whose 4.2 has reader names of 100 bytes;
+    #: None: as the socket says
+    has_short_names: bool | None = None
     #: glob of the executable's path
     executable: str | None = None
     uid: int | None = None
@@ -62,6 +63,8 @@ class SocketConfig:
     readers: tuple[str, ...] = ("*",)
     #: records in the reader table of clients that do not ask for their number, unless a rule matches
     table_size: int = FIXED_TABLE_SIZE
+    #: what ``ClientRule.has_short_names`` says, for those whom no rule matches
+    has_short_names: bool = False
     access: AccessRule = EVERYBODY
     mode: int = 0o666
     #: user and group that own the file; None: whoever runs the daemon
