@@ -146,6 +146,8 @@ class Card:
                 data = command.data
             case 0x88:
                 data = command.data[::-1]
+            case 0xB2 if command.expected != len(RECORD):
+                return bytes([0x6C, len(RECORD)])
             case 0xB2:
                 data = RECORD
             case 0xD6:
@@ -188,7 +190,7 @@ class Card:
             return bytes([0x61, len(self._response) & 0xFF])
         answer = self.apdu(header + bytes([p3]))
         count = len(answer) - 2
-        if 0 < count < (p3 or 256) or (count and header[1] == 0xB2 and p3 != count):
+        if 0 < count < (p3 or 256):
             return bytes([0x6C, count])
         return answer
 

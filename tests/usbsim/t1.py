@@ -157,8 +157,10 @@ class T1Card:
             where, mask = damage[word]
             broken = bytearray(block)
             broken[where] ^= mask
-            size = len(self._edc(b""))
-            return bytes(broken) if word == "edc" else bytes(broken[:-size]) + self._edc(bytes(broken[:-size]))
+            if word == "edc":
+                return bytes(broken)
+            body = bytes(broken[: -len(self._edc(b""))])
+            return body + self._edc(body)
         return block
 
     def _make(self, pcb: int, information: bytes = b"") -> bytes:

@@ -1,0 +1,212 @@
+"""Readers and cables that misbehave. Each fault may cost one error on its slot; then all is as before.
+
+The cases return what was seen. Whether that is good enough is judged outside, because the daemon that we
+are compared with does worse in places.
+"""
+
+import threading
+import time
+from typing import Any
+
+from bed import CHANGED, EMPTY, LEAVE, PRESENT, UNAWARE, Bed, Card, Reader, main
+
+READ = ("00B0000010", bytes(range(16)) + b"\x90\x00")
+#: how long a slot may take to recover before the case gives up
+RECOVERY_SECONDS = 15.0
+
+
+def works(card: Card) -> bool:
+    rv, answer = card.raw(READ[0])
+    return rv == 0 and answer == READ[1]
+
+
+def observe(reader: Reader, card: Card, **fault: Any) -> dict[str, Any]:
+    """A command that meets the fault, and how the card can be used afterwards: at once (0), after
+    reconnecting, or not at all (None); in seconds since the error."""
+    assert works(card)
+    reader.order("fault", **fault)
+    started = time.monotonic()
+    code, answer = card.raw(READ[0])
+    ended = time.monotonic()
+    seen: dict[str, Any] = {
+        "code": f"{code:#x}",
+        "answer": answer.hex(),
+        "seconds": round(ended - started, 3),
+        "next": works(card),
+        "recovered": 0.0,
+    }
+    card_now: Card | None = card
+    while not (card_now and works(card_now)):
+        if time.monotonic() - ended > RECOVERY_SECONDS:
+            seen["recovered"] = None
+            break
+        if card.reconnect() != 0:
+            time.sleep(0.05)
+        seen["recovered"] = round(time.monotonic() - ended, 3)
+    return seen
+
+
+def one_slot(bed: Bed, **fault: Any) -> dict[str, Any]:
+    """On the second of two slots that may be busy together; the first works on meanwhile."""
+    cards = {"0": {"protocol": 1}, "1": {"protocol": 1}}
+    with bed.reader("short", cards, max_slot_index=1, max_busy_slots=2) as reader:
+        second = reader.connect(1)
+        done, slowest, failures = threading.Event(), 0.0, 0
+
+        def neighbour() -> None:
+            nonlocal slowest, failures
+            while not done.is_set():
+                started = time.monotonic()
+                failures += not works(first)
+                slowest = max(slowest, time.monotonic() - started)
+                done.wait(0.01)
+
+        # calls in one context wait for each other, so the neighbour has its own
+        first = bed.another().connect(reader.names[0])
+        thread = threading.Thread(target=neighbour)
+        thread.start()
+        try:
+            seen = observe(reader, second, slot=1, **fault)
+        finally:
+            done.set()
+            thread.join()
+        return {**seen, "neighbour failures": failures, "neighbour slowest": round(slowest, 3)}
+
+
+def case_no_answer(bed: Bed) -> Any:
+    return one_slot(bed, kind="silent")
+
+
+def case_no_answer_until_abort(bed: Bed) -> Any:
+    return one_slot(bed, kind="silent", hang=True)
+
+
+def case_short(bed: Bed) -> Any:
+    return one_slot(bed, kind="short")
+
+
+def case_garbage(bed: Bed) -> Any:
+    return one_slot(bed, kind="garbage")
+
+
+def case_wrong_slot(bed: Bed) -> Any:
+    return one_slot(bed, kind="wrong_slot")
+
+
+def case_wrong_sequence(bed: Bed) -> Any:
+    return one_slot(bed, kind="wrong_seq")
+
+
+def case_wrong_type(bed: Bed) -> Any:
+    return one_slot(bed, kind="wrong_type")
+
+
+def case_oversized(bed: Bed) -> Any:
+    return one_slot(bed, kind="oversized")
+
+
+def case_undersized(bed: Bed) -> Any:
+    return one_slot(bed, kind="undersized")
+
+
+def case_duplicate(bed: Bed) -> Any:
+    return one_slot(bed, kind="duplicate")
+
+
+def case_stall(bed: Bed) -> Any:
+    return one_slot(bed, kind="stall")
+
+
+def case_stall_out(bed: Bed) -> Any:
+    return one_slot(bed, kind="stall_out")
+
+
+def case_endless_time_extension(bed: Bed) -> Any:
+    """Ends when the client gives up, or when the daemon does: what matters is that others go on."""
+    return one_slot(bed, kind="extensions", ms=200)
+
+
+def case_card_mute(bed: Bed) -> Any:
+    return one_slot(bed, kind="error", code=0xFE)
+
+
+def case_slot_busy(bed: Bed) -> Any:
+    return one_slot(bed, kind="error", code=0xE0)
+
+
+def case_time_extensions(bed: Bed) -> Any:
+    """A card that takes longer than any time-out, in a reader that says so."""
+    with bed.reader("short", {"0": {"protocol": 1, "extension_ms": 500}}) as reader:
+        card = reader.connect()
+        started = time.monotonic()
+        card.exchange(("00101388", "9000"))
+        return {"seconds": round(time.monotonic() - started, 3)}
+
+
+def case_unplug_in_transmit(bed: Bed) -> Any:
+    """The cable is pulled 200 ms into a command of 5 s."""
+    with bed.reader("short", {"0": {"protocol": 1}}) as reader:
+        card = reader.connect()
+        reader.order("fault", kind="unplug", ms=-4800)
+        started = time.monotonic()
+        code, _ = card.raw("00101388")
+        seconds = time.monotonic() - started - 0.2
+        card.disconnect(LEAVE)
+    files = [path for path in bed.daemon_files() if "/dev/bus/usb" in path]
+    return {
+        "code": f"{code:#x}",
+        "seconds": round(seconds, 3),
+        "unlisted": round(reader.gone_seconds, 3),
+        "open devices left": files,
+    }
+
+
+def case_insert_and_remove(bed: Bed) -> Any:
+    """From the card's movement to the end of a waiting SCardGetStatusChange."""
+    return movement(bed, "short")
+
+
+def case_insert_and_remove_polled(bed: Bed) -> Any:
+    return movement(bed, "polled")
+
+
+def movement(bed: Bed, model: str) -> dict[str, Any]:
+    waits: dict[str, list[float]] = {"insert": [], "remove": []}
+    with bed.reader(model) as reader:
+        name = reader.names[0]
+        other = bed.another()
+        state = other.wait_change(name, UNAWARE)
+        for _ in range(4):
+            for what, wanted in (("insert", PRESENT), ("remove", EMPTY)):
+                known, seen = state & ~CHANGED, 0.0
+
+                def wait(known: int = known, wanted: int = wanted) -> None:
+                    nonlocal state, seen
+                    state = known
+                    while not state & wanted:
+                        state = other.wait_change(name, state & ~CHANGED)
+                    seen = time.monotonic()
+
+                thread = threading.Thread(target=wait)
+                thread.start()
+                # the call must be under way; nothing tells that it is
+                time.sleep(0.1)
+                moved = reader.order(what, **({"protocol": 1} if what == "insert" else {}))["time"]
+                thread.join()
+                waits[what].append(round((seen - moved) * 1000, 2))
+    return {f"{what} ms": times for what, times in waits.items()}
+
+
+def case_plug(bed: Bed) -> Any:
+    """From the cable to the list of readers and back, in milliseconds."""
+    times: dict[str, list[float]] = {"listed ms": [], "gone ms": []}
+    for _ in range(3):
+        with bed.reader("short", {"0": {"protocol": 1}}) as reader:
+            reader.connect().disconnect()
+        times["listed ms"].append(round(reader.listed_seconds * 1000))
+        times["gone ms"].append(round(reader.gone_seconds * 1000))
+    return times
+
+
+if __name__ == "__main__":
+    main(globals())
