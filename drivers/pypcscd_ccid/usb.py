@@ -1,0 +1,290 @@
+"""Asynchronous USB transfers for asyncio on libusb. Nothing here knows what the transfers are for.
+
+libusb's descriptors are watched by the event loop; there are no threads of ours. A transfer is an
+object that is submitted again and again; its callback runs in the loop. See ``docs/async-usb.md``.
+
+Callbacks must only dispatch: a call of pyusb that waits would run other callbacks within.
+"""
+
+import asyncio
+import ctypes
+import logging
+import select
+from collections.abc import Callable
+
+from pypcscd_ccid.libusb import (
+    FD_ADDED,
+    FD_REMOVED,
+    NO_DEVICE,
+    NOT_FOUND,
+    TRANSFER_DONE,
+    Kind,
+    Libusb,
+    Status,
+    TransferRecord,
+    describe,
+)
+
+_log = logging.getLogger("pypcscd.usb")
+
+_SETUP_SIZE = 8
+_IN = 0x80
+#: seconds that a cancelled transfer may take to come back; it takes about one millisecond
+_CANCEL_BOUND = 5.0
+
+
+class UsbError(Exception):
+    """A transfer that failed or could not be submitted; the message says why."""
+
+    def __init__(self, message: str, status: Status) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class AsyncUsb:
+    """libusb in the running event loop, from ``start`` to ``stop``."""
+
+    def __init__(self, libusb: Libusb) -> None:
+        self.libusb = libusb
+        self.loop = asyncio.get_running_loop()
+        self._watched: dict[int, int] = {}
+        # libusb keeps their addresses, so they must live as long as it may call them
+        self._added = FD_ADDED(self._fd_added)
+        self._removed = FD_REMOVED(self._fd_removed)
+
+    def start(self) -> None:
+        """Watch libusb's descriptors, now and as they come and go."""
+        self.libusb.set_fd_notifiers(self._added, self._removed)
+        for fd, events in self.libusb.poll_fds():
+            self._fd_added(fd, events, None)
+
+    def stop(self) -> None:
+        """All handles are closed: let go of libusb."""
+        for fd in tuple(self._watched):
+            self._fd_removed(fd, None)
+        self.libusb.set_fd_notifiers(None, None)
+
+    def _fd_added(self, fd: int, events: int, _data: object) -> None:
+        self._watched[fd] = events
+        if events & select.POLLIN:
+            self.loop.add_reader(fd, self._ready)
+        if events & select.POLLOUT:
+            self.loop.add_writer(fd, self._ready)
+
+    def _fd_removed(self, fd: int, _data: object) -> None:
+        events = self._watched.pop(fd, 0)
+        if events & select.POLLIN:
+            self.loop.remove_reader(fd)
+        if events & select.POLLOUT:
+            self.loop.remove_writer(fd)
+
+    def _ready(self) -> None:
+        self.libusb.handle_events()
+
+
+class Transfer:
+    """A transfer on one endpoint with a buffer of its own, to be submitted any number of times.
+
+    ``done(status, length)`` is called in the loop when it has ended; it may submit it again.
+    """
+
+    __slots__ = (
+        "_address",
+        "_callback",
+        "_handle",
+        "_memory",
+        "_record",
+        "_submit",
+        "buffer",
+        "done",
+        "is_busy",
+    )
+
+    def __init__(
+        self, handle: "UsbHandle", endpoint: int, kind: Kind, size: int, done: Callable[[int, int], None]
+    ) -> None:
+        libusb = handle.usb.libusb
+        self._handle = handle
+        self._address = libusb.alloc_transfer()
+        if not self._address:
+            raise MemoryError("libusb_alloc_transfer")
+        self._memory = (ctypes.c_ubyte * size)()
+        #: what is sent, or was received
+        self.buffer = memoryview(self._memory).cast("B")
+        self._callback = TRANSFER_DONE(self._completed)
+        self._submit = libusb.submit_transfer
+        self.done = done
+        self.is_busy = False
+        record = self._record = TransferRecord.from_address(self._address)
+        record.dev_handle = handle.address
+        record.flags = 0
+        record.endpoint = endpoint
+        record.type = kind
+        # Deadlines are the loop's business: libusb's would need a timer of its own for each transfer.
+        record.timeout = 0
+        record.length = size
+        record.callback = ctypes.cast(self._callback, ctypes.c_void_p).value
+        record.user_data = None
+        record.buffer = ctypes.addressof(self._memory)
+        record.num_iso_packets = 0
+
+    def submit(self) -> None:
+        """Receive into the buffer, or send all of it. Raises UsbError."""
+        result = self._submit(self._address)
+        if result:
+            raise _submit_error(result)
+        self.is_busy = True
+
+    def send(self, data: bytes | bytearray) -> None:
+        """Send ``data``, which fits into the buffer. Raises UsbError."""
+        size = len(data)
+        self.buffer[:size] = data
+        self._record.length = size
+        self.submit()
+
+    def cancel(self) -> None:
+        """End it; ``done`` is called with CANCELLED, or with the result if it came first."""
+        if not self.is_busy:
+            return
+        result = self._handle.usb.libusb.cancel_transfer(self._address)
+        # NOT_FOUND: it has just ended and will be reported
+        if result not in (0, NOT_FOUND, NO_DEVICE):
+            _log.warning("a USB transfer could not be cancelled: %s", describe(result))
+
+    def free(self) -> None:
+        """Give the memory back; it is not under way any more."""
+        assert not self.is_busy, "libusb aborts the program if a busy transfer is freed"
+        if self._address:
+            self._handle.usb.libusb.free_transfer(self._address)
+            self._address = 0
+            self._handle.forget(self)
+
+    def _completed(self, _address: int) -> None:
+        self.is_busy = False
+        record = self._record
+        try:
+            self.done(record.status, record.actual_length)
+        except Exception:
+            # An exception would not get out of here: ctypes only prints it.
+            _log.exception("a USB transfer could not be dealt with; please report this")
+        if not self.is_busy:
+            self._handle.transfer_rests()
+
+
+class UsbHandle:
+    """An open device, and its transfers."""
+
+    def __init__(self, usb: AsyncUsb, address: int, close: Callable[[], None]) -> None:
+        """``address``: the libusb_device_handle; ``close`` gives it back when all transfers have ended."""
+        self.usb = usb
+        self.address = address
+        self._close = close
+        self._transfers: set[Transfer] = set()
+        self._is_closed = False
+        self._at_rest: asyncio.Future[None] | None = None
+
+    def transfer(self, endpoint: int, kind: Kind, size: int, done: Callable[[int, int], None]) -> Transfer:
+        """A new transfer; the direction is in the endpoint's address (0x80: in)."""
+        transfer = Transfer(self, endpoint, kind, size, done)
+        self._transfers.add(transfer)
+        return transfer
+
+    def forget(self, transfer: Transfer) -> None:
+        """The transfer was freed."""
+        self._transfers.discard(transfer)
+
+    async def control(
+        self, request_type: int, request: int, value: int, index: int, data: bytes | int, seconds: float
+    ) -> bytes:
+        """A control transfer: sends ``data``, or returns at most that many bytes if it is a number.
+
+        ``seconds`` is the time that it may take. Raises UsbError; cancelling ends the transfer.
+        """
+        length = data if isinstance(data, int) else len(data)
+        ended: asyncio.Future[int] = self.usb.loop.create_future()
+        status = Status.COMPLETED
+
+        def done(how: int, size: int) -> None:
+            nonlocal status
+            status = Status(how)
+            if not ended.done():
+                ended.set_result(size)
+            else:
+                # Nobody waits any more; the transfer was left to end by itself.
+                transfer.free()
+
+        transfer = self.transfer(0, Kind.CONTROL, _SETUP_SIZE + length, done)
+        transfer.buffer[:_SETUP_SIZE] = bytes((request_type, request)) + b"".join(
+            number.to_bytes(2, "little") for number in (value, index, length)
+        )
+        if not isinstance(data, int):
+            transfer.buffer[_SETUP_SIZE:] = data
+        try:
+            transfer.submit()
+        except UsbError:
+            transfer.free()
+            raise
+        timer = self.usb.loop.call_later(seconds, transfer.cancel)
+        try:
+            size = await ended
+        except asyncio.CancelledError:
+            transfer.cancel()
+            raise
+        finally:
+            timer.cancel()
+        received = bytes(transfer.buffer[_SETUP_SIZE : _SETUP_SIZE + size])
+        transfer.free()
+        if status is not Status.COMPLETED:
+            raise UsbError(_describe_status(status), status)
+        return received if request_type & _IN else b""
+
+    def clear_halt(self, endpoint: int) -> None:
+        """Let a stalled endpoint go on; takes well below a millisecond. Raises UsbError."""
+        result = self.usb.libusb.clear_halt(self.address, endpoint)
+        if result:
+            raise _submit_error(result)
+
+    async def close(self) -> None:
+        """End all transfers, then give the device back. May be called again; never raises."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        busy = [transfer for transfer in self._transfers if transfer.is_busy]
+        for transfer in busy:
+            transfer.cancel()
+        if any(transfer.is_busy for transfer in busy):
+            self._at_rest = self.usb.loop.create_future()
+            bound = self.usb.loop.call_later(_CANCEL_BOUND, self._stop_waiting)
+            await self._at_rest
+            bound.cancel()
+        stuck = sum(transfer.is_busy for transfer in self._transfers)
+        if stuck:
+            # Freeing them, or closing the device under them, would crash the daemon.
+            _log.error("%d USB transfers did not end; the device stays open until the daemon ends", stuck)
+            return
+        for transfer in tuple(self._transfers):
+            transfer.free()
+        self._close()
+
+    def transfer_rests(self) -> None:
+        """A transfer has ended and was not submitted again."""
+        if self._at_rest is not None and not any(transfer.is_busy for transfer in self._transfers):
+            self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        if self._at_rest is not None and not self._at_rest.done():
+            self._at_rest.set_result(None)
+
+
+def _submit_error(code: int) -> UsbError:
+    status = Status.NO_DEVICE if code == NO_DEVICE else Status.ERROR
+    return UsbError(describe(code), status)
+
+
+def _describe_status(status: Status) -> str:
+    return {
+        Status.NO_DEVICE: "the device is gone",
+        Status.STALL: "the device refuses the request",
+        Status.CANCELLED: "no answer in time",
+        Status.OVERFLOW: "the device sent too much",
+    }.get(status, "the transfer failed")
