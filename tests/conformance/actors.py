@@ -92,6 +92,14 @@ class Pending:
             self._result = self._process.receive(self._number, timeout)
         return self._result
 
+    @property
+    def actor(self) -> str:
+        return self._label.partition(".")[0]
+
+    def is_over(self, timeout: float) -> bool:
+        """Whether the call returns within ``timeout`` seconds; not recorded."""
+        return self._poll(timeout) is not None
+
     def waits(self, after: float = BLOCKED_AFTER) -> bool:
         """Record whether the call is still waiting."""
         is_waiting = self._poll(after) is None
@@ -234,6 +242,8 @@ class Actor:
         ) + f"{_short(reader)}, {show.share(share)}, {show.protocols(protocols)}"
 
         def render(result: Result) -> str:
+            if result[0] and self._stage.is_brief:
+                return ""
             card = self._stage.name("h", result)
             active = result[1][1]
             assert isinstance(active, int)

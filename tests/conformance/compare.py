@@ -54,14 +54,17 @@ class Player:
             text=True,
             env={**surroundings, "PYTHONPATH": path, "SCRIPTED_IFD_LIBRARY": str(library)},
         )
-        self.scenarios: list[str] = self._receive()["ready"]
+        self.scenarios: list[str] = self.receive()["ready"]
 
     def ask(self, **order: object) -> dict[str, Any]:
+        self.send(**order)
+        return self.receive()
+
+    def send(self, **order: object) -> None:
         assert self._process.stdin is not None
         print(json.dumps(order), file=self._process.stdin, flush=True)
-        return self._receive()
 
-    def _receive(self) -> dict[str, Any]:
+    def receive(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         text = self._process.stdout.readline()
         if not text:

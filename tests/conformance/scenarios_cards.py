@@ -159,6 +159,35 @@ def power_of_the_new_card_after_removal(s: Stage) -> None:
     s.powers()
 
 
+def power_after_a_refused_connection(s: Stage) -> None:
+    a = s.actor("A")
+    s.insert()
+    h = a.connect(SHARED, T0)
+    a.disconnect(h)
+    a.connect(SHARED, T1)
+    s.await_unpowered(timeout=1.5)
+    a.connect(SHARED, T1)
+
+
+def power_after_a_reset_by_a_direct_user(s: Stage) -> None:
+    a = s.actor("A")
+    s.insert()
+    h = a.connect(DIRECT, 0)
+    s.await_unpowered()
+    a.reconnect(h, DIRECT, 0, RESET)
+    s.await_unpowered(timeout=1.5)
+    a.status(h)
+
+
+def power_and_the_raw_protocol(s: Stage) -> None:
+    a, b = s.actors("A B")
+    s.insert()
+    s.await_unpowered()
+    h = a.connect(DIRECT, RAW)
+    b.connect(SHARED, ANY)
+    a.status(h)
+
+
 def power_in_both_readers(s: Stage) -> None:
     a = s.actor("A")
     s.insert()

@@ -35,6 +35,8 @@ class Stage:
     def __init__(self, daemon: str, port: int, needs: Needs) -> None:
         self.transcript: list[Line] = []
         self.last = 0
+        #: leave out what a refused SCardConnect gives
+        self.is_brief = False
         self.daemon = daemons.DAEMONS[daemon](port, needs)
         self._port = port
         self._is_scripted = needs.scripted_driver
@@ -65,6 +67,10 @@ class Stage:
     def known(self, kind: str, raw: int) -> str:
         # a refused call may leave any number behind
         return self._names.get((kind, raw), str(raw) if raw in (0, -1, 1, 0x7FFFFFFF) else "unknown")
+
+    def raw(self, kind: str, name: str) -> int:
+        """The handle of that name."""
+        return next(raw for (of, raw), known in self._names.items() if (of, known) == (kind, name))
 
     # --- clients --------------------------------------------------------------------------------
 
@@ -251,20 +257,49 @@ def with_native_driver(scenario: Scenario) -> Scenario:
     return scenario
 
 
+class Theatre:
+    """Plays on the stages of one daemon, one after the other."""
+
+    def __init__(self, daemon: str) -> None:
+        self._daemon = daemon
+        self._port = 20000
+        self.scenarios = scenarios()
+        self._walk: Any = None
+
+    def obey(self, order: dict[str, Any]) -> dict[str, Any]:
+        """``scenario``: play it; ``walk``: "start" or "end"; ``step``: name and arguments."""
+        if "scenario" in order:
+            return play(self._daemon, self._next_port(), self.scenarios[order["scenario"]])
+        lines: list[Line] = []
+        error = ""
+        try:
+            if "step" in order:
+                lines = self._walk.step(*order["step"])
+            elif order["walk"] == "start":
+                from walkstage import WalkStage
+
+                self._walk = WalkStage(self._daemon, self._next_port())
+            else:
+                self._walk.close()
+        except Exception:
+            error = traceback.format_exc()
+        return {"lines": lines, "error": error}
+
+    def _next_port(self) -> int:
+        self._port += SLOTS
+        return self._port
+
+
 def main(daemon: str) -> None:
-    """Answer orders: ``{"scenario": name}`` until the input ends."""
+    """Obey orders until the input ends, and answer each with a line."""
     namespace.enter()
     daemons.SOCKET.parent.mkdir()
-    daemons.processes.set_forkserver_preload(
-        ["worker", "pypcscd.daemon", "pypcscd.config", "pypcscd_virtual.vpcd"]
-    )
-    known = scenarios()
-    port = 20000
-    print(json.dumps({"ready": sorted(known)}), flush=True)
+    modules = ["worker", "pypcscd.daemon", "pypcscd.config", "pypcscd_virtual.vpcd"]
+    daemons.processes.set_forkserver_preload(modules)
+    theatre = Theatre(daemon)
+    print(json.dumps({"ready": sorted(theatre.scenarios)}), flush=True)
     for text in sys.stdin:
-        order = json.loads(text)
-        port += SLOTS
-        print(json.dumps(play(daemon, port, known[order["scenario"]])), flush=True)
+        print(json.dumps(theatre.obey(json.loads(text))), flush=True)
 
 
 if __name__ == "__main__":
