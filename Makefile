@@ -57,7 +57,7 @@ demo: $(VENV)/.installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" docs/demo.sh
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info $(NODE_CLIENT)/node_modules
+	rm -rf $(VENV) .programs build dist *.egg-info $(NODE_CLIENT)/node_modules
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src drivers tests -name __pycache__ -prune -exec rm -rf {} +
 	find src drivers -name '*.so' -delete

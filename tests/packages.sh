@@ -13,7 +13,11 @@ python='python3-venv'
 build='gcc libc6-dev python3-dev libpcsclite-dev pkg-config'
 # Client programs, native drivers and emulators that the tests run. pcscd is the daemon that we are
 # compared with.
-programs='pcscd libccid pcsc-tools opensc libpcsc-perl vsmartcard-vpcd vsmartcard-vpicc util-linux g++ make'
+programs='pcscd libccid pcsc-tools opensc libpcsc-perl vsmartcard-vpcd vsmartcard-vpicc util-linux g++ make
+bubblewrap openssh-client libwrap0'
+# The tests of forwarded sockets need sshd. Its package would start it, and enable it for every boot: so
+# only its program is taken, into this directory, together with the library that it needs, libwrap0.
+unpacked=$(cd "$(dirname "$0")/.." && pwd)/.programs
 
 missing() {
     for package in "$@"; do
@@ -21,8 +25,17 @@ missing() {
     done
 }
 
+# Fetch the package of sshd and take it apart; nothing of it is installed.
+unpack_sshd() {
+    echo "== unpacking openssh-server into $unpacked: the tests run its sshd, on a loopback port of their own;"
+    echo '== it is neither installed nor started nor enabled'
+    mkdir -p "$unpacked" && cd "$unpacked" || return
+    apt-get -q download openssh-server </dev/null && dpkg-deb -x openssh-server_*.deb . && rm openssh-server_*.deb
+}
+
 required=''
 optional=''
+unpack=''
 python3=${PYTHON:-python3}
 if command -v "$python3" >/dev/null && ! "$python3" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
     echo "== $("$python3" --version) is too old, 3.11 is needed; name another with make PYTHON=python3.11"
@@ -46,10 +59,13 @@ if [ "$1" = test ]; then
         optional="$optional libnode-dev"
     fi
     command -v npm >/dev/null || optional="$optional npm"
+    if [ ! -x /usr/sbin/sshd ] && [ ! -x "$unpacked/usr/sbin/sshd" ]; then
+        unpack=openssh-server
+    fi
 fi
 
 set -- $required $optional
-if [ $# -eq 0 ]; then
+if [ $# -eq 0 ] && [ -z "$unpack" ]; then
     exit 0
 fi
 
@@ -61,7 +77,7 @@ else
     as_root='none'
 fi
 if [ "$as_root" = none ] || ! command -v apt-get >/dev/null; then
-    echo "== these packages are missing and cannot be installed from here (no root, no sudo or no apt): $*"
+    echo "== these packages are missing and cannot be installed from here (no root, no sudo or no apt): $* $unpack"
     if [ -n "${required# }" ]; then
         exit 1
     fi
@@ -69,13 +85,18 @@ if [ "$as_root" = none ] || ! command -v apt-get >/dev/null; then
     exit 0
 fi
 
-echo "== installing with apt-get${as_root:+ and $as_root}: $*"
-case " $* " in
-*' pcscd '*)
-    echo '== pcscd is among them because the tests compare with it, in a private namespace. Where systemd'
-    echo '== runs, its package starts it and enables its socket, as always; the tests do not use that one.'
-    echo '== To be without it: systemctl disable --now pcscd.socket pcscd.service'
-    ;;
-esac
 $as_root apt-get -q update </dev/null
-$as_root env DEBIAN_FRONTEND=noninteractive apt-get -qy --no-install-recommends install "$@" </dev/null
+if [ $# -gt 0 ]; then
+    echo "== installing with apt-get${as_root:+ and $as_root}: $*"
+    case " $* " in
+    *' pcscd '*)
+        echo '== pcscd is among them because the tests compare with it, in a private namespace. Where systemd'
+        echo '== runs, its package starts it and enables its socket, as always; the tests do not use that one.'
+        echo '== To be without it: systemctl disable --now pcscd.socket pcscd.service'
+        ;;
+    esac
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qy --no-install-recommends install "$@" </dev/null
+fi
+if [ -n "$unpack" ] && ! unpack_sshd; then
+    echo '== going on: the tests of forwarded sockets will be skipped'
+fi
