@@ -1,6 +1,7 @@
 """[[socket]], [[client]] and [clients] in the settings file, and how mistakes in them are named."""
 
 import os
+import re
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +127,24 @@ def test_nothing_said_is_everybody(path: Path) -> None:
     assert config.client_rules == ()
     assert config.sockets == (OWN,)
     assert OWN.access is EVERYBODY
+
+
+def test_what_the_page_shows_is_right(path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
+    everything, banks = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    config = loaded(path, everything.replace('"anna"', '"root"').replace('"smartcard"', '"root"'))
+    assert config.client_rules == (ClientRule(48, False, "/app/bin/*", 0, True),)
+    assert config.sockets[1].access == AccessRule(frozenset({0, 1001}), frozenset({0}))
+    assert [socket.readers for socket in loaded(path, banks).sockets[1:]] == [
+        ("Virtual PCD 00 0?",),
+        ("Virtual PCD 00 1?",),
+    ]
+    message = re.search(r"^`(/etc/pypcscd.toml:14: users: there is no user .*)`$", page, re.MULTILINE)
+    assert message is not None
+    text = "[[socket]]\npath = '/a'\n" + "\n" * 10 + "users = [\n'ana']\n"
+    with pytest.raises(SettingsError) as caught:
+        loaded(path, text)
+    assert str(caught.value) == message[1].replace("/etc/pypcscd.toml", str(path))
 
 
 # --- mistakes ---------------------------------------------------------------------------------
