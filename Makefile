@@ -8,7 +8,10 @@ NODE_CLIENT := tests/clients/node
 # What the installed package depends on, beyond the modules that an editable installation finds itself.
 BUILD := pyproject.toml setup.py $(wildcard drivers/pypcscd_ifdhandler/*.[ch] drivers/*/build_*.py)
 
-.PHONY: help setup test lint demo clean packages venv node
+# Client programs of other machines and releases, as tests/integration/test_foreign.py wants them.
+FOREIGN := i386:bookworm arm64:bookworm s390x:bookworm s390x:trixie arm64:forky s390x:forky
+
+.PHONY: help setup test lint demo clean packages venv node foreign
 
 help:
 	@echo "make demo    two virtual readers and a greeting from a card; needs python3 with venv only"
@@ -17,7 +20,7 @@ help:
 	@echo "make test    setup, lint and all tests"
 	@echo "make clean   remove what was built, and the virtual environment"
 
-setup: packages venv node
+setup: packages venv node foreign
 
 # What the tests need from Debian; quick when everything is there. See the script for the list.
 packages:
@@ -45,6 +48,10 @@ node: $(NODE_CLIENT)/node_modules/.built
 $(NODE_CLIENT)/node_modules/.built: $(NODE_CLIENT)/package.json $(NODE_CLIENT)/package-lock.json | packages
 	@if command -v node npm c++ >/dev/null; then tests/build-node-client.sh && touch $@; \
 	else echo "== no node, npm and c++: the test of the Node client will not run"; fi
+
+# Into the user's cache; quick when everything is there.
+foreign: | packages
+	@tests/foreign.sh $(FOREIGN)
 
 lint: venv
 	$(BIN)/ruff check .

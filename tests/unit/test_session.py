@@ -291,6 +291,17 @@ async def test_versions(house: House) -> None:
         assert await wire.ask(Command.VERSION, m.Version(*version)) == m.Version(*version, 0)
 
 
+async def test_the_log_names_what_a_client_speaks(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        await (await house.client(DIALECTS[4, 3], ">")).context()
+        await (await house.client(DIALECTS[4, 6], "<")).context()
+    lines = [line for line in caplog.messages if "speaks" in line]
+    assert len(lines) == 2
+    assert lines[0].startswith("client 1 (")
+    assert lines[0].endswith(") speaks protocol 4.3, big-endian")
+    assert lines[1].endswith(") speaks protocol 4.6, little-endian")
+
+
 async def test_struct_and_data_come_in_one_piece(house: House) -> None:
     wire = await house.client()
     card = await wire.card()

@@ -124,6 +124,11 @@ class ServerConnection:
         return self._codec.dialect
 
     @property
+    def byte_order(self) -> str:
+        """"<" or ">", or "" as long as it is not known."""
+        return self._byte_order
+
+    @property
     def buffered(self) -> int:
         """Bytes received but not yet given out."""
         return len(self._buffer)

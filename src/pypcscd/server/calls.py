@@ -4,6 +4,7 @@ Each returns the bytes of the answer. A call that fails raises PcscError; ``refu
 answer of it.
 """
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import cast
 
@@ -34,6 +35,8 @@ from pypcscd.protocol.messages import (
     Waiting,
 )
 from pypcscd.scard import MAX_ATR_SIZE, MAX_READERNAME, PcscError, Protocol, ReaderStatus, ReturnCode
+
+log = logging.getLogger("pypcscd.session")
 
 
 class NoAnswerError(Exception):
@@ -150,6 +153,8 @@ class Calls:
             # clients from pcsc-lite 2.4.1 on try again with the version that we name
             return self._connection.reply(Version(*NEWEST.version, ReturnCode.E_SERVICE_STOPPED))
         self._connection.select_dialect(dialect)
+        order = {"<": "little", ">": "big"}[self._connection.byte_order]
+        log.debug("%s speaks protocol %s, %s-endian", self._client.label, self._connection.dialect, order)
         self._forgets_to_stop = dialect.wait_has_body
         return self._connection.reply(body._replace(rv=ReturnCode.SUCCESS))
 
