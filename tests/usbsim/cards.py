@@ -10,25 +10,29 @@ from typing import Any, Self
 
 from .t1 import ParityError, T1Card
 
-ATR_T0 = bytes.fromhex("3B6500002063CB6800")
 #: data goes to the card; T=0 cannot tell from the header
 INCOMING = {0xA4, 0xD6, 0x88}
 RECORD = bytes(range(16))
 
 
 def atr(
-    protocol: int, historical: bytes = b"pypcscd", ta1: int | None = None, ifsc: int | None = None
+    protocol: int,
+    historical: bytes = b"pypcscd",
+    ta1: int | None = None,
+    ifsc: int | None = None,
+    bwi_cwi: int = 0x45,
 ) -> bytes:
-    """An answer to reset for one protocol."""
-    count = len(historical)
-    first = (0x10 if ta1 is not None else 0) | (0x80 if protocol else 0)
-    out = bytes([0x3B, first | count]) + (bytes([ta1]) if ta1 is not None else b"")
+    """An answer to reset for one protocol. The waiting times of T=1 are short ones unless told: those
+    that hold where the ATR is silent let a host wait for minutes."""
+    out = bytes([0x3B, (ta1 is not None) << 4 | (0x80 if protocol else 0) | len(historical)])
+    if ta1 is not None:
+        out += bytes([ta1])
     if not protocol:
         return out + historical
-    out += bytes([0x81, 0x11 if ifsc is not None else 0x01])
+    out += bytes([0x81, 0x21 | (ifsc is not None) << 4])
     if ifsc is not None:
-        out = out[:-1] + bytes([0x11, ifsc])
-    out += historical
+        out += bytes([ifsc])
+    out += bytes([bwi_cwi]) + historical
     check = 0
     for byte in out[1:]:
         check ^= byte
@@ -85,7 +89,7 @@ class Apdu:
 
 @dataclass
 class Card:
-    atr: bytes = ATR_T0
+    atr: bytes = field(default_factory=lambda: atr(0))
     latency_ms: float = 0.0
     power_ms: float = 0.0
     #: the reader asks for more time every so many milliseconds; 0: never
@@ -103,9 +107,8 @@ class Card:
     def from_json(cls, values: dict[str, Any]) -> Self:
         values = dict(values)
         if "protocol" in values:
-            values["atr"] = atr(
-                values.pop("protocol"), ta1=values.pop("ta1", None), ifsc=values.pop("ifsc", None)
-            )
+            known = {key: values.pop(key) for key in ("ta1", "ifsc", "bwi_cwi") if key in values}
+            values["atr"] = atr(values.pop("protocol"), **known)
         elif "atr" in values:
             values["atr"] = bytes.fromhex(values["atr"])
         return cls(**values)
@@ -239,4 +242,4 @@ class Card:
         self.stream += answer or b""
 
 
-__all__ = ["ATR_T0", "Apdu", "Card", "ParityError", "atr", "offered"]
+__all__ = ["Apdu", "Card", "ParityError", "atr", "offered"]

@@ -139,19 +139,30 @@ class Bed(Client):
         empty = Path("/run/no-readers")
         empty.mkdir(exist_ok=True)
         if daemon == "pcscd":
-            command = [shutil.which("pcscd", path="/usr/sbin") or "pcscd", "-f", "-c", str(empty)]
+            self._command = [shutil.which("pcscd", path="/usr/sbin") or "pcscd", "-f", "-c", str(empty)]
         else:
-            command = [str(Path(sys.executable).with_name("pypcscd")), "-f", "--usb", "-c", str(empty)]
+            program = Path(sys.executable).with_name("pypcscd")
+            self._command = [str(program), "-f", "--usb", "-c", str(empty)]
         self.simulator = Simulator()
+        self.start()
+
+    def start(self) -> None:
+        """Start the daemon, also after it has died, and be its client."""
+        SOCKET.unlink(missing_ok=True)
+        SOCKET.with_name("pcscd.pid").unlink(missing_ok=True)
         started = time.monotonic()
-        with self.log.open("wb") as out:
-            self.process = subprocess.Popen(command, stdout=out, stderr=out)
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(self._command, stdout=out, stderr=out)
         wait_for(SOCKET.exists, "the daemon's socket", 20)
         wait_for(self._established, "a context")
         self.start_seconds = time.monotonic() - started
 
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
     def _established(self) -> bool:
-        assert self.process.poll() is None, f"the daemon ended: {self.log.read_text(errors='replace')}"
+        assert self.alive, f"the daemon ended: {self.log.read_text(errors='replace')}"
         return self.establish()
 
     def another(self) -> Client:
@@ -185,6 +196,7 @@ class Bed(Client):
         expected = sum(len(interface["present"]) for interface in interfaces)
 
         def listed() -> list[str] | None:
+            assert self.alive, "the daemon has died"
             names = sorted(set(self.readers()) - before)
             return names if len(names) == expected else None
 
@@ -197,7 +209,8 @@ class Bed(Client):
             if name in self.simulator.order("names")["names"]:
                 self.simulator.order("unplug", name=name)
             started = time.monotonic()
-            wait_for(lambda: not set(self.readers()) - before, "the reader's end", 15)
+            if self.alive:
+                wait_for(lambda: not set(self.readers()) - before, "the reader's end", 15)
             reader.gone_seconds = time.monotonic() - started
 
     # costs
@@ -252,7 +265,8 @@ def main(cases: dict[str, Any]) -> None:
     with Bed(options.daemon) as bed:
         for name in options.cases or found:
             results[name] = _run(bed, found[name])
-            print(f"{options.daemon} {name}: {results[name]}", flush=True)
+            shown = results[name]
+            print(options.daemon, name, shown["seconds"], shown["figures"], shown["report"], flush=True)
             write(results)
     sys.exit(not all(result["ok"] for result in results.values()))
 
@@ -282,4 +296,10 @@ def _run(bed: Bed, case: Callable[[Bed], Any]) -> dict[str, Any]:
     finally:
         signal.alarm(0)
         faulthandler.cancel_dump_traceback_later()
+    if not bed.alive:
+        result |= {
+            "ok": False,
+            "report": f"the daemon ended with {bed.process.returncode}; {result['report']}",
+        }
+        bed.start()
     return {**result, "seconds": round(time.monotonic() - started, 3)}

@@ -12,7 +12,7 @@ from bed import CHANGED, EMPTY, LEAVE, PRESENT, UNAWARE, Bed, Card, Reader, main
 
 READ = ("00B0000010", bytes(range(16)) + b"\x90\x00")
 #: how long a slot may take to recover before the case gives up
-RECOVERY_SECONDS = 15.0
+RECOVERY_SECONDS = 8.0
 
 
 def works(card: Card) -> bool:
@@ -20,7 +20,7 @@ def works(card: Card) -> bool:
     return rv == 0 and answer == READ[1]
 
 
-def observe(reader: Reader, card: Card, **fault: Any) -> dict[str, Any]:
+def observe(bed: Bed, reader: Reader, card: Card, **fault: Any) -> dict[str, Any]:
     """A command that meets the fault, and how the card can be used afterwards: at once (0), after
     reconnecting, or not at all (None); in seconds since the error."""
     assert works(card)
@@ -35,9 +35,8 @@ def observe(reader: Reader, card: Card, **fault: Any) -> dict[str, Any]:
         "next": works(card),
         "recovered": 0.0,
     }
-    card_now: Card | None = card
-    while not (card_now and works(card_now)):
-        if time.monotonic() - ended > RECOVERY_SECONDS:
+    while not works(card):
+        if time.monotonic() - ended > RECOVERY_SECONDS or not bed.alive:
             seen["recovered"] = None
             break
         if card.reconnect() != 0:
@@ -66,7 +65,7 @@ def one_slot(bed: Bed, **fault: Any) -> dict[str, Any]:
         thread = threading.Thread(target=neighbour)
         thread.start()
         try:
-            seen = observe(reader, second, slot=1, **fault)
+            seen = observe(bed, reader, second, slot=1, **fault)
         finally:
             done.set()
             thread.join()
@@ -147,6 +146,7 @@ def case_unplug_in_transmit(bed: Bed) -> Any:
     """The cable is pulled 200 ms into a command of 5 s."""
     with bed.reader("short", {"0": {"protocol": 1}}) as reader:
         card = reader.connect()
+        # counted from the time at which the answer would come
         reader.order("fault", kind="unplug", ms=-4800)
         started = time.monotonic()
         code, _ = card.raw("00101388")

@@ -116,7 +116,9 @@ def case_tpdu_t1_requests(bed: Bed) -> Any:
 
 def case_tpdu_pps(bed: Bed) -> Any:
     """A card that offers a faster rate gets it by a PPS exchange."""
-    with bed.reader("tpdu", {"0": {"protocol": 1, "ta1": 0x95}}, features=0x10032, max_data_rate=344086) as reader:
+    with bed.reader(
+        "tpdu", {"0": {"protocol": 1, "ta1": 0x95}}, features=0x10032, max_data_rate=344086
+    ) as reader:
         whole_commands(reader.connect())
         state = reader.state()
         assert state["pps"][0].startswith("ff1195"), state
