@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import struct
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -289,6 +291,36 @@ async def test_versions(house: House) -> None:
         assert reply == m.Version(4, 6, ReturnCode.E_SERVICE_STOPPED)
     for version in DIALECTS:
         assert await wire.ask(Command.VERSION, m.Version(*version)) == m.Version(*version, 0)
+
+
+@orders
+async def test_numbers_among_the_attributes_have_the_byte_order_of_the_client(
+    house: House, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {
+        0x0007A007: (65548).to_bytes(4, sys.byteorder),
+        0x00030125: (254).to_bytes(4, sys.byteorder),
+        0x00090303: ATR,  # bytes are bytes
+        0x00010100: b"abcd",
+        0x00030121: b"abc",  # no number, whatever it is
+    }
+
+    async def get_attribute(attribute: int) -> bytes:
+        return values[attribute]
+
+    monkeypatch.setattr(house.slot, "get_attribute", get_attribute)
+    wire = await house.client(DIALECTS[4, 4], order)
+    card = await wire.card()
+    seen = {}
+    for attribute in values:
+        answer = await wire.ask(Command.GET_ATTRIB, m.Attribute(card, attribute, b"", 264))
+        seen[attribute] = answer.value[: answer.length]
+        await wire.ask(Command.SET_ATTRIB, m.Attribute(card, attribute, answer.value, answer.length))
+        # and back again
+        assert house.slot.calls[-1] == f"set_attribute {attribute:#x} {values[attribute].hex()}"
+    assert struct.unpack(order + "I", seen.pop(0x0007A007)) == (65548,)
+    assert struct.unpack(order + "I", seen.pop(0x00030125)) == (254,)
+    assert seen == {attribute: values[attribute] for attribute in seen}
 
 
 async def test_the_log_names_what_a_client_speaks(house: House, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,7 @@ from typing import cast
 
 from pypcscd.manager.handles import Client, InsufficientBufferError
 from pypcscd.manager.manager import Manager
-from pypcscd.protocol.connection import FIXED_TABLE_SIZE, Request, ServerConnection
+from pypcscd.protocol.connection import FIXED_TABLE_SIZE, NATIVE_ORDER, Request, ServerConnection
 from pypcscd.protocol.dialects import DIALECTS, NEWEST, Codec, WaitAnswer
 from pypcscd.protocol.messages import (
     Attribute,
@@ -37,6 +37,17 @@ from pypcscd.protocol.messages import (
 from pypcscd.scard import MAX_ATR_SIZE, MAX_READERNAME, PcscError, Protocol, ReaderStatus, ReturnCode
 
 log = logging.getLogger("pypcscd.session")
+
+#: attributes that are a number (PC/SC part 3, section 3.1.4, and pcsc-lite's reader.h); drivers give it
+#: in our byte order, the only thing in a value that a client of the other order would misread
+_NUMERIC_ATTRIBUTES = frozenset(
+    (
+        *(0x00010102, 0x00020110, 0x00040131, 0x00050140, 0x00050142, 0x00060150),
+        *range(0x00030120, 0x00030127),
+        *range(0x00080201, 0x0008020D),
+        *(0x0007A007, 0x7FFF0001, 0x7FFF0007),
+    )
+)
 
 
 class NoAnswerError(Exception):
@@ -247,13 +258,19 @@ class Calls:
     async def _get_attrib(self, request: Request) -> bytes:
         body = cast(Attribute, request.body)
         value = await self._manager.get_attrib(self._client, body.card, body.identifier, body.length)
+        value = self._turned(body.identifier, value)
         return self._connection.reply(body._replace(value=value, length=len(value), rv=0))
 
     async def _set_attrib(self, request: Request) -> bytes:
         body = cast(Attribute, request.body)
-        value = body.value[: body.length]
+        value = self._turned(body.identifier, body.value[: body.length])
         await self._manager.set_attrib(self._client, body.card, body.identifier, value)
         return self._connection.reply(body._replace(rv=0))
+
+    def _turned(self, attribute: int, value: bytes) -> bytes:
+        """The value of an attribute between the client's byte order and ours."""
+        is_number = attribute in _NUMERIC_ATTRIBUTES and len(value) == 4
+        return value[::-1] if is_number and self._connection.byte_order != NATIVE_ORDER else value
 
     # --- readers and their changes --------------------------------------------------------------
 
