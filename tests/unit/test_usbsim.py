@@ -3,6 +3,7 @@
 import struct
 
 import pytest
+
 from usbsim.cards import Apdu, Card, atr, offered
 from usbsim.ccid import Ccid, Fault
 from usbsim.descriptors import MODELS, OCTSIM, SHORT_APDU, Device, Functional, Interface

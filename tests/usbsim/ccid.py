@@ -291,7 +291,8 @@ class Ccid:
             case "garbage":
                 broken = bytearray((i * 37 + 0xA5) & 0xFF for i in range(24))
             case "wrong_slot":
-                broken[5] = (number + 1) & 0xFF
+                # that of a neighbour, if there is one
+                broken[5] = (number + 1) % len(self.slots) if len(self.slots) > 1 else 1
             case "wrong_seq":
                 broken[6] = (sequence + 100) & 0xFF
             case "wrong_type":

@@ -37,14 +37,14 @@ class Simulator:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
+        if self.alive:
             self.order("quit")
         self._process.wait(10)
         self._socket.close()
 
     @property
-    def pid(self) -> int:
-        return self._process.pid
+    def alive(self) -> bool:
+        return self._process.poll() is None
 
     def order(self, what: str, **arguments: Any) -> dict[str, Any]:
         self._socket.sendall(json.dumps({"do": what, **arguments}).encode() + b"\n")

@@ -77,7 +77,9 @@ class Shell:
             self._unplug(name)
 
     def _receive(self, name: str) -> None:
-        attached = self._attached[name]
+        attached = self._attached.get(name)
+        if attached is None:
+            return  # pulled by an order that came in the same moment
         data = b""
         with suppress(OSError):
             data = attached.socket.recv(1 << 20)

@@ -174,8 +174,9 @@ class Bed(Client):
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name in self.simulator.order("names")["names"]:
-            self.simulator.order("unplug", name=name)
+        if self.simulator.alive:
+            for name in self.simulator.order("names")["names"]:
+                self.simulator.order("unplug", name=name)
         self.process.terminate()
         try:
             self.process.wait(15)
