@@ -11,13 +11,14 @@ BUILD := pyproject.toml setup.py $(wildcard drivers/pypcscd_ifdhandler/*.[ch] dr
 # Client programs of other machines and releases, as tests/integration/test_foreign.py wants them.
 FOREIGN := i386:bookworm arm64:bookworm s390x:bookworm s390x:trixie arm64:forky s390x:forky
 
-.PHONY: help setup test lint demo clean packages venv node foreign
+.PHONY: help setup test test-system lint demo clean packages venv node foreign
 
 help:
 	@echo "make demo    two virtual readers and a greeting from a card; needs python3 with venv only"
 	@echo "make setup   install what the tests need: Debian packages and a virtual environment in $(VENV)"
 	@echo "make lint    ruff and mypy"
 	@echo "make test    setup, lint and all tests"
+	@echo "make test-system  of these, the tests in a VM with simulated USB readers"
 	@echo "make clean   remove what was built, and the virtual environment"
 
 setup: packages venv node foreign
@@ -59,6 +60,10 @@ lint: venv
 
 test: setup lint
 	$(BIN)/pytest
+
+# A part of "make test"; the first run downloads a kernel.
+test-system: setup
+	$(BIN)/pytest tests/system
 
 demo: $(VENV)/.installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" docs/demo.sh

@@ -18,6 +18,8 @@ bubblewrap openssh-client libwrap0 qemu-user-static'
 # The tests of forwarded sockets need sshd. Its package would start it, and enable it for every boot: so
 # only its program is taken, into this directory, together with the library that it needs, libwrap0.
 unpacked=$(cd "$(dirname "$0")/.." && pwd)/.programs
+# The machine with a USB stack, tests/system; its kernel is downloaded by the tests, not installed.
+machine='qemu-system-x86 busybox-static udev'
 
 missing() {
     for package in "$@"; do
@@ -47,9 +49,9 @@ fi
 if [ "$1" = test ]; then
     if command -v dpkg-query >/dev/null; then
         required="$required $(missing $build)"
-        optional=$(missing $programs)
+        optional=$(missing $programs $machine)
     else
-        echo '== this is not a Debian system; install yourself:' $build $programs a JDK, node, npm
+        echo '== this is not a Debian system; install yourself:' $build $programs $machine a JDK, node, npm
     fi
     # Any JDK from 17 on and any node that has its headers will do, wherever they come from.
     command -v javac >/dev/null || optional="$optional default-jdk-headless"
