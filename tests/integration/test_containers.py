@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from documented import DOCS, adapted, blocks
-from harness import Background, Daemon, client_env, missing, need, wait_for
+from harness import Background, Daemon, client_env, need, wait_for
 
 PAGE = "remote.md"
 CONTAINER, FLATPAK, ROOTLESS = "In a container", "In a flatpak", "Without root"
@@ -48,7 +48,7 @@ def container(directory: Path, *more: str | Path) -> str:
     need("bwrap", "pcsc_scan")
     command = blocks(PAGE, "sh")[CONTAINER][0]
     if subprocess.run(["bwrap", "--ro-bind", "/", "/", "true"], capture_output=True, check=False).returncode:
-        missing("bwrap may not make containers here")
+        pytest.skip("this machine lets nobody make a container")
     mounts = " ".join(map(str, more))
     text = adapted(command, {"--ro-bind /run/pcscd ": f"{mounts} --ro-bind {directory} ", "pcsc_scan -r": ""})
     return " ".join(text.replace("\\\n", " ").split())
@@ -164,7 +164,7 @@ def test_without_root(short_dir: Path, stack: ExitStack) -> None:
     daemon.wait_for_line("serving on")
     assert run(listing, user, **env) == f"0: {HELLO}\n"
     if run("unshare --user true", user):
-        missing("this user may not make namespaces")
+        pytest.skip("this machine lets no ordinary user make a container")
     assert run(f"{container(run_dir / 'pcscd')} pcsc_scan -r", user, **env) == f"0: {HELLO}\n"
     assert daemon.end(signal.SIGTERM) == 0
     wait_for(lambda: not list((run_dir / "pcscd").iterdir()), "nothing is left")

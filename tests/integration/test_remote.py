@@ -274,13 +274,13 @@ def marks(emulator: Emulator) -> list[int]:
 
 def test_several_computers_on_one_card(start_daemon: StartDaemon, machines: Machines) -> None:
     """Two over ssh and one here, all as fast as they can: none disturbs another, and each has its share."""
+    machines.start_sshd()
     rounds = 150
     port = free_ports(1)
     daemon = start_daemon("--vpcd", "1", "--vpcd-port", str(port), readers=1)
     emulator = Emulator(port, MemoryCard())
     emulator.plug()
     (reader,) = daemon.wait_readers(lambda found: found and found[0].present, "the card")
-    machines.start_sshd()
     paths = [machines.forward(daemon.path, f"{name}.comm")[1] for name in ("one", "two")] + [daemon.path]
     try:
         with ExitStack() as stack:
@@ -347,13 +347,13 @@ def test_a_connection_breaks_in_a_transaction(
     bound: float,
 ) -> None:
     """Who waits for the card gets it, and it has been reset: nobody inherits the PIN."""
+    # the page's five seconds, fifteen times as impatient
+    machines.start_sshd(*adapted(blocks(PAGE, "text")[DEATH][0], {"5\n": "1\n", "3\n": "1\n"}).splitlines())
     port = free_ports(1)
     daemon = start_daemon("--vpcd", "1", "--vpcd-port", str(port), readers=1)
     emulator = Emulator(port, MemoryCard())
     emulator.plug()
     (reader,) = daemon.wait_readers(lambda found: found and found[0].present, "the card")
-    # the page's five seconds, fifteen times as impatient
-    machines.start_sshd(*adapted(blocks(PAGE, "text")[DEATH][0], {"5\n": "1\n", "3\n": "1\n"}).splitlines())
     tunnel, path = machines.forward(daemon.path)
     command = [sys.executable, CLIENTS / "transaction.py", reader.name]
     logs = [machines.directory / name for name in ("holder.log", "waiter.log")]

@@ -227,6 +227,7 @@ def records(path: Path) -> int:
 
 
 def test_the_size_of_tables_by_socket_and_by_client(start_daemon: StartDaemon, home: Path) -> None:
+    need_root()
     text = f"""
 [clients]
 table_size = 48
@@ -304,6 +305,7 @@ groups = [{GROUP}, 1]
 
 
 def test_who_is_let_in(start_daemon: StartDaemon, home: Path) -> None:
+    need_root()
     daemon = start_daemon("--virtual", "hello", *settings(home, ACCESS), readers=1)
     for name in ("closed", "user", "group"):
         assert listed(home / f"{name}.comm") == [HELLO], "root may always"
@@ -357,6 +359,7 @@ def test_a_denied_client_can_do_nothing_else(start_daemon: StartDaemon, home: Pa
 
 
 def test_the_own_socket_may_have_a_rule_too(start_daemon: StartDaemon, home: Path) -> None:
+    need_root()
     text = f'[[socket]]\npath = "HOME/pcscd.comm"\nreaders = ["*hello*"]\ngroups = [{GROUP}]\n'
     daemon = start_daemon(*THREE_CARDS, *settings(home, text), readers=1)
     assert listed(daemon.path, *as_nobody(GROUP)) == [HELLO]
