@@ -13,6 +13,8 @@ from bed import CHANGED, EMPTY, LEAVE, PRESENT, UNAWARE, Bed, Card, Reader, main
 READ = ("00B0000010", bytes(range(16)) + b"\x90\x00")
 #: how long a slot may take to recover before the case gives up
 RECOVERY_SECONDS = 8.0
+#: how long a call may take before the case gives it up
+GIVE_UP_SECONDS = 25.0
 
 
 def works(card: Card) -> bool:
@@ -26,8 +28,17 @@ def observe(bed: Bed, reader: Reader, card: Card, **fault: Any) -> dict[str, Any
     assert works(card)
     reader.order("fault", **fault)
     started = time.monotonic()
-    code, answer = card.raw(READ[0])
+    results: list[tuple[int, bytes]] = []
+    call = threading.Thread(target=lambda: results.append(card.raw(READ[0])), daemon=True)
+    call.start()
+    call.join(GIVE_UP_SECONDS)
+    if call.is_alive():
+        # only the cable ends it
+        reader.order("unplug")
+        call.join()
+        return {"code": None, "seconds": None, "next": False, "recovered": None}
     ended = time.monotonic()
+    ((code, answer),) = results
     seen: dict[str, Any] = {
         "code": f"{code:#x}",
         "answer": answer.hex(),
