@@ -7,10 +7,7 @@ buffers. So the length is taken from the message itself, and checked against wha
 
 from dataclasses import dataclass
 
-from pypcscd_ccid.messages import HEADER_SIZE
-
-#: an extended APDU's answer, its status word, and some room for T=1
-_MAX_DATA = 65_556
+from pypcscd_ccid.messages import HEADER_SIZE, MAX_DATA
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class Assembler:
         pending = self._pending
         while len(pending) >= HEADER_SIZE:
             length = int.from_bytes(pending[1:5], "little")
-            if length > _MAX_DATA:
+            if length > MAX_DATA:
                 found.append(Broken(bytes(pending[:HEADER_SIZE]), f"it claims {length} bytes of data"))
                 self._is_skipping = not is_last
                 pending.clear()

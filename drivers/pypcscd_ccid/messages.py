@@ -10,6 +10,8 @@ import struct
 from pypcscd.driver import DriverError, Reason
 
 HEADER_SIZE = 10
+#: bytes of data in any message: an extended APDU, its answer with a status word, and some for T=1
+MAX_DATA = 65_556
 _HEADER = struct.Struct("<BIBBBH")
 
 #: offsets in the header of a reply

@@ -97,6 +97,7 @@ class Transfer:
         "_submit",
         "buffer",
         "done",
+        "endpoint",
         "is_busy",
     )
 
@@ -114,6 +115,7 @@ class Transfer:
         self._callback = TRANSFER_DONE(self._completed)
         self._submit = libusb.submit_transfer
         self.done = done
+        self.endpoint = endpoint
         self.is_busy = False
         record = self._record = TransferRecord.from_address(self._address)
         record.dev_handle = handle.address

@@ -1,0 +1,600 @@
+"""A reader from opening to removal, on a simulated one: cards, faults, many slots at once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from ccid_simulator import EXTENDED, SHORT, TPDU, Bench, Card, descriptor, echo
+
+from pypcscd.driver import DeviceOpenError, DriverError, Presence, Reason
+from pypcscd.scard import Protocol
+from pypcscd_ccid import device as devices
+from pypcscd_ccid.libusb import Status
+from pypcscd_ccid.slot import CcidSlot
+
+T0 = Protocol.T0
+APDU = bytes.fromhex("00A4040000")
+XFR, ON, STATUS, ABORT, SET = 0x6F, 0x62, 0x65, 0x72, 0x61
+
+
+@pytest_asyncio.fixture
+async def bench() -> AsyncIterator[Bench]:
+    """An empty reader with one slot, to be opened."""
+    bench = Bench()
+    yield bench
+    await bench.close()
+
+
+@pytest_asyncio.fixture
+async def eight() -> AsyncIterator[Bench]:
+    """Eight slots, each with a powered card, all at once."""
+    bench = Bench(descriptor(slots=8, busy=8))
+    for index in range(8):
+        bench.insert(index)
+    device = await bench.open()
+    for slot in device.slots:
+        await slot.power_on()
+    yield bench
+    await bench.close()
+
+
+async def ready(bench: Bench, card: Card | None = None) -> CcidSlot:
+    """The first slot, with a powered card."""
+    bench.insert(0, card)
+    device = await bench.open()
+    await device.slots[0].power_on()
+    return device.slots[0]
+
+
+# --- opening -----------------------------------------------------------------------------------
+
+
+async def test_an_empty_reader(bench: Bench) -> None:
+    bench.reader.control_data[6] = b"\x0e\x03" + "Müller".encode("utf-16-le")
+    device = await bench.open()
+    assert [slot.presence for slot in device.slots] == [Presence.ABSENT]
+    assert device.facts.manufacturer == "Müller"
+    assert device.facts.serial == ""
+    assert device.facts.rates == ()
+
+
+async def test_the_cards_of_all_slots_are_seen() -> None:
+    bench = Bench(descriptor(slots=3, busy=1))
+    bench.insert(1)
+    device = await bench.open()
+    assert [slot.presence.value for slot in device.slots] == ["absent", "present", "absent"]
+    await bench.close()
+
+
+async def test_rates_are_asked_for_if_there_are_some() -> None:
+    bench = Bench(descriptor(rate_count=3))
+    bench.reader.control_data[3] = bytes.fromhex("002A0000 00540000")
+    device = await bench.open()
+    assert device.facts.rates == (10752, 21504)
+    await bench.close()
+    for answer in (b"\x00\x2a\x00", None):
+        bench = Bench(descriptor(rate_count=3))
+        if answer:
+            bench.reader.control_data[3] = answer
+        assert (await bench.open()).facts.rates == ()
+        await bench.close()
+
+
+async def test_what_an_earlier_user_left_is_dropped(bench: Bench) -> None:
+    stale = bytes.fromhex("80 02000000 00 07 00 00 00 9000")
+    bench.reader.reply(stale, stale)
+    device = await bench.open()
+    assert device.counters.dropped == 2
+
+
+async def test_a_reader_that_is_deaf_at_first_is_asked_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "_FIRST_TIMEOUT", 0.01)
+    bench.reader.faults.append(lambda message: [])
+    device = await bench.open()
+    assert device.counters.timeouts == 1
+    assert [message[0] for message in bench.reader.received] == [STATUS, ABORT, STATUS, STATUS]
+
+
+async def test_a_reader_without_bulk_pipes_or_descriptor_is_refused(bench: Bench) -> None:
+    bench.raw = bench.raw[:50]
+    with pytest.raises(DeviceOpenError, match="no CCID descriptor") as refused:
+        await bench.open()
+    assert refused.value.permanent
+
+
+async def test_a_reader_that_is_pulled_out_while_it_is_opened(bench: Bench) -> None:
+    bench.reader.holds = True
+    opening = asyncio.ensure_future(bench.open())
+    await bench.reader.until_received(1)
+    bench.libusb.unplug()
+    with pytest.raises(DeviceOpenError, match="unplugged"):
+        await opening
+
+
+# --- cards ---------------------------------------------------------------------------------------
+
+
+async def test_a_card_is_powered_and_answers(bench: Bench) -> None:
+    bench.insert()
+    device = await bench.open()
+    slot = device.slots[0]
+    assert slot.presence is Presence.PRESENT
+    assert await slot.power_on() == bytes.fromhex("3B021450")
+    await slot.set_protocol(T0)
+    assert bench.reader.parameters == [bytes.fromhex("00 11 00 00 0A 00")]
+    assert await slot.transmit(T0, APDU) == echo(APDU)
+    await slot.power_off()
+    assert not bench.reader.powered[0]
+
+
+async def test_voltages_are_tried_in_turn() -> None:
+    bench = Bench(descriptor(features=0, voltages=0x05))
+    card = bench.insert()
+    card.refuses_power = (1,)
+    device = await bench.open()
+    await device.slots[0].power_on()
+    assert [message[7] for message in bench.reader.of_type(ON)] == [1, 3]
+    card.refuses_power = (1, 3)
+    with pytest.raises(DriverError) as refused:
+        await device.slots[0].power_on()
+    assert refused.value.reason is Reason.POWER
+    await bench.close()
+
+
+async def test_a_reader_that_chooses_the_voltage_is_let(bench: Bench) -> None:
+    await ready(bench)
+    assert [message[7] for message in bench.reader.of_type(ON)] == [0]
+
+
+async def test_an_empty_slot_has_no_card(bench: Bench) -> None:
+    device = await bench.open()
+    with pytest.raises(DriverError) as refused:
+        await device.slots[0].power_on()
+    assert refused.value.reason is Reason.NO_CARD
+
+
+async def presences(slot: CcidSlot) -> "asyncio.Queue[Presence]":
+    seen: asyncio.Queue[Presence] = asyncio.Queue()
+    slot.presence_changed = seen.put_nowait
+    return seen
+
+
+async def test_movements_come_through_the_interrupt_pipe(bench: Bench) -> None:
+    slot = (await bench.open()).slots[0]
+    seen = await presences(slot)
+    bench.insert()
+    bench.reader.interrupt(b"\x50\x03")
+    assert await seen.get() is Presence.PRESENT
+    bench.reader.cards[0] = None
+    bench.reader.interrupt(b"\x50\x02")
+    assert await seen.get() is Presence.ABSENT
+    # neither needed a command
+    assert len(bench.reader.of_type(STATUS)) == 2
+
+
+async def test_slots_that_have_not_changed_are_left_alone() -> None:
+    bench = Bench(descriptor(slots=6, busy=1))
+    device = await bench.open()
+    queues = [await presences(slot) for slot in device.slots]
+    bench.insert(5)
+    # slot 4: present but not changed, slot 5: present and changed
+    bench.reader.interrupt(b"\x50\x00\x0d")
+    assert await queues[5].get() is Presence.PRESENT
+    assert all(queue.empty() for queue in queues)
+    assert device.slots[4].presence is Presence.ABSENT
+    await bench.close()
+
+
+async def test_a_card_that_was_swapped_is_absent_and_present_again(bench: Bench) -> None:
+    slot = await ready(bench)
+    seen = await presences(slot)
+    bench.insert()
+    bench.reader.interrupt(b"\x50\x03")
+    assert await seen.get() is Presence.ABSENT
+    assert await seen.get() is Presence.PRESENT
+
+
+async def test_the_first_notification_is_no_swap(bench: Bench) -> None:
+    slot = await ready(bench)
+    seen = await presences(slot)
+    asked = len(bench.reader.of_type(STATUS))
+    bench.reader.interrupt(b"\x50\x03")
+    await bench.reader.until_received(asked + 1, STATUS)
+    await slot.transmit(T0, APDU)
+    assert seen.empty()
+
+
+async def test_without_an_interrupt_pipe_the_reader_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_POLL_INTERVAL", 0.005)
+    bench = Bench(has_interrupt=False)
+    slot = (await bench.open()).slots[0]
+    seen = await presences(slot)
+    bench.insert()
+    assert await seen.get() is Presence.PRESENT
+    await slot.power_on()
+    bench.insert()
+    assert await seen.get() is Presence.ABSENT
+    assert await seen.get() is Presence.PRESENT
+    bench.reader.cards[0] = None
+    assert await seen.get() is Presence.ABSENT
+    await bench.close()
+
+
+async def test_a_busy_slot_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_POLL_INTERVAL", 0.001)
+    bench = Bench(descriptor(slots=2, busy=2), has_interrupt=False)
+    bench.insert(0)
+    device = await bench.open()
+    await device.slots[0].power_on()
+    bench.reader.faults.append(lambda message: [] if message[0] == XFR else None)
+    waiting = asyncio.ensure_future(device.slots[0].transmit(T0, APDU))
+    await bench.reader.until_received(1, XFR)
+    before = len(bench.reader.received)
+    await bench.reader.until_received(before + 5)
+    assert {message[5] for message in bench.reader.received[before:]} == {1}
+    waiting.cancel()
+    await bench.close()
+
+
+async def test_a_broken_interrupt_pipe_is_replaced_by_asking(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "_POLL_INTERVAL", 0.005)
+    monkeypatch.setattr(devices, "_MAX_FAILURES", 3)
+    slot = (await bench.open()).slots[0]
+    seen = await presences(slot)
+    for _ in range(3):
+        bench.reader.fail_interrupt(Status.STALL)
+    bench.insert()
+    assert await seen.get() is Presence.PRESENT
+    assert bench.reader.cleared == [0x83, 0x83]
+
+
+async def test_a_card_that_is_pulled_out_in_an_exchange(bench: Bench) -> None:
+    slot = await ready(bench)
+    seen = await presences(slot)
+    bench.reader.cards[0] = None
+    with pytest.raises(DriverError) as failed:
+        await slot.transmit(T0, APDU)
+    assert failed.value.reason is Reason.NO_CARD
+    assert await seen.get() is Presence.ABSENT
+
+
+# --- faults: one error on that slot, and the next command works ----------------------------------
+
+
+def broken_replies(bench: Bench, message: bytes, kind: str) -> list[bytes]:
+    good = bench.reader.answer(message)
+    return {
+        "short header": [good[:6]],
+        "short data": [good[:-1]],
+        "long data": [good + b"\0"],
+        "oversized": [good[:1] + b"\xff\xff\xff\x7f" + good[5:]],
+        "wrong type": [b"\x83" + good[1:]],
+        "slot error": [bench.reader.make(0x80, message, error=0xFB)],
+        "empty": [bench.reader.make(0x80, message)],
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind", ["short header", "short data", "long data", "oversized", "wrong type", "slot error", "empty"]
+)
+async def test_a_bad_reply_costs_one_command(bench: Bench, kind: str) -> None:
+    slot = await ready(bench)
+    bench.reader.faults.append(lambda message: broken_replies(bench, message, kind))
+    with pytest.raises(DriverError) as failed:
+        await slot.transmit(T0, APDU)
+    assert failed.value.reason is Reason.COMMUNICATION
+    assert await slot.transmit(T0, APDU) == echo(APDU)
+
+
+@pytest.mark.parametrize("offset", [5, 6], ids=["wrong slot", "wrong sequence"])
+async def test_a_reply_to_nobody_is_dropped(bench: Bench, offset: int) -> None:
+    slot = await ready(bench)
+
+    def misdirected(message: bytes) -> list[bytes]:
+        good = bench.reader.answer(message)
+        bad = bytearray(good)
+        bad[offset] += 1
+        return [bytes(bad), good]
+
+    bench.reader.faults.append(misdirected)
+    assert await slot.transmit(T0, APDU) == echo(APDU)
+    assert slot._commands.counters.dropped == 1
+
+
+async def test_a_reply_that_comes_twice_is_not_the_next_answer(bench: Bench) -> None:
+    slot = await ready(bench)
+    bench.reader.faults.append(lambda message: [bench.reader.answer(message)] * 2)
+    await slot.transmit(T0, APDU)
+    assert await slot.transmit(T0, b"\x00\x01") == echo(b"\x00\x01")
+    assert slot._commands.counters.dropped == 1
+
+
+async def test_no_answer_is_a_timeout_and_an_abort(bench: Bench) -> None:
+    slot = await ready(bench)
+    slot._timeout = 0.02
+    bench.reader.faults.append(lambda message: [])
+    with pytest.raises(DriverError) as failed:
+        await slot.transmit(T0, APDU)
+    assert failed.value.reason is Reason.TIMEOUT
+    assert await slot.transmit(T0, APDU) == echo(APDU)
+    (abort,) = bench.reader.of_type(ABORT)
+    assert bench.reader.controls[-1][:8] == bytes((0x21, 1, 0, abort[6], 0, 0, 0, 0))
+
+
+async def test_a_late_answer_is_not_taken_for_the_next(bench: Bench) -> None:
+    slot = await ready(bench)
+    slot._timeout = 0.02
+    late: list[bytes] = []
+
+    def keep(message: bytes) -> list[bytes]:
+        late.append(bench.reader.answer(message))
+        return []
+
+    bench.reader.faults.append(keep)
+    with pytest.raises(DriverError):
+        await slot.transmit(T0, b"\x00\x01")
+    bench.reader.faults.extend(
+        [lambda message: None, lambda message: [late[0], bench.reader.answer(message)]]
+    )
+    assert await slot.transmit(T0, b"\x00\x02") == echo(b"\x00\x02")
+
+
+async def test_a_reader_that_does_not_know_abort_is_used_all_the_same(bench: Bench) -> None:
+    slot = await ready(bench)
+    slot._timeout = 0.02
+    bench.reader.refuses_control = True
+    bench.reader.faults.append(lambda message: [])
+    bench.reader.faults.append(lambda message: [bench.reader.make(0x81, message, error=0x100)])
+    with pytest.raises(DriverError):
+        await slot.transmit(T0, APDU)
+    assert await slot.transmit(T0, APDU) == echo(APDU)
+
+
+async def test_cancelling_aborts_and_leaves_the_slot_usable(bench: Bench) -> None:
+    slot = await ready(bench)
+    bench.reader.faults.append(lambda message: [])
+    waiting = asyncio.ensure_future(slot.transmit(T0, APDU))
+    await bench.reader.until_received(1, XFR)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert await slot.transmit(T0, APDU) == echo(APDU)
+    assert len(bench.reader.of_type(ABORT)) == 1
+
+
+async def test_more_time_is_given_when_the_card_asks(bench: Bench) -> None:
+    slot = await ready(bench)
+    slot._timeout = 0.05
+    extension = asyncio.Event()
+
+    def ask(message: bytes) -> list[bytes]:
+        asked = bytearray(bench.reader.make(0x80, message))
+        asked[7] |= 0x80
+        asked[8] = 200
+        asyncio.get_running_loop().call_later(0.1, extension.set)
+        bench.reader.held = [bench.reader.answer(message)]
+        return [bytes(asked)]
+
+    bench.reader.faults.append(ask)
+    waiting = asyncio.ensure_future(slot.transmit(T0, APDU))
+    await extension.wait()
+    assert not waiting.done()
+    bench.reader.release()
+    assert await waiting == echo(APDU)
+
+
+async def test_a_busy_slot_is_tried_again(bench: Bench) -> None:
+    slot = await ready(bench)
+    for _ in range(3):
+        bench.reader.faults.append(lambda message: [bench.reader.make(0x80, message, error=0xE0)])
+    assert await slot.transmit(T0, APDU) == echo(APDU)
+    assert len(bench.reader.of_type(XFR)) == 4
+    assert slot._commands.counters.busy == 3
+
+
+async def test_a_slot_that_stays_busy_is_an_error(bench: Bench) -> None:
+    slot = await ready(bench)
+    slot._timeout = 0.03
+    for _ in range(20):
+        bench.reader.faults.append(
+            lambda message: [bench.reader.make(0x80, message, error=0xE0)] if message[0] == XFR else None
+        )
+    with pytest.raises(DriverError, match="busy"):
+        await slot.transmit(T0, APDU)
+
+
+async def test_a_reply_that_fills_its_packets_is_found_at_the_deadline(bench: Bench) -> None:
+    slot = await ready(bench, Card(respond=lambda apdu: bytes(54)))
+    slot._timeout = 0.02
+    bench.reader.faults.append(lambda message: [])
+    waiting = asyncio.ensure_future(slot.transmit(T0, APDU))
+    await bench.reader.until_received(1, XFR)
+    in_flight = bench.reader._in
+    assert in_flight is not None
+    answer = bench.reader.answer(bench.reader.received[-1])
+    assert len(answer) == 64
+
+    def give_up(transfer: int) -> int:
+        # the controller has the bytes, and tells when the transfer is cancelled
+        bench.libusb.cancel_transfer = original  # type: ignore[method-assign]
+        in_flight.complete(answer, Status.CANCELLED)
+        return 0
+
+    original = bench.libusb.cancel_transfer
+    bench.libusb.cancel_transfer = give_up  # type: ignore[method-assign]
+    assert await waiting == bytes(54)
+    assert slot._commands.counters.timeouts == 0
+
+
+@pytest.mark.parametrize("status", [Status.STALL, Status.OVERFLOW, Status.ERROR])
+async def test_a_failed_bulk_in_costs_one_command(bench: Bench, status: Status) -> None:
+    slot = await ready(bench)
+
+    def fail(message: bytes) -> list[bytes]:
+        bench.reader.fail_in(status)
+        return []
+
+    bench.reader.faults.append(fail)
+    with pytest.raises(DriverError) as failed:
+        await slot.transmit(T0, APDU)
+    assert failed.value.reason is Reason.COMMUNICATION
+    assert await slot.transmit(T0, APDU) == echo(APDU)
+    assert bench.reader.cleared == ([0x82] if status is Status.STALL else [])
+
+
+@pytest.mark.parametrize("status", [Status.STALL, Status.ERROR])
+async def test_a_failed_bulk_out_costs_one_command(bench: Bench, status: Status) -> None:
+    slot = await ready(bench)
+    bench.reader.out_status.append(status)
+    with pytest.raises(DriverError) as failed:
+        await slot.transmit(T0, APDU)
+    assert failed.value.reason is Reason.COMMUNICATION
+    assert await slot.transmit(T0, APDU) == echo(APDU)
+    assert bench.reader.cleared == ([0x01] if status is Status.STALL else [])
+
+
+async def test_a_pipe_that_always_fails_is_the_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    slot = await ready(bench)
+    for _ in range(10):
+        bench.reader.fail_in(Status.ERROR)
+    gone = asyncio.get_running_loop().create_future()
+    bench.device.lost = gone.set_result
+    assert "in a row" in await gone
+    with pytest.raises(DriverError) as refused:
+        await slot.transmit(T0, APDU)
+    assert refused.value.reason is Reason.NO_DEVICE
+
+
+async def test_removal_fails_everything_at_once(eight: Bench) -> None:
+    eight.reader.holds = True
+    waiting = [asyncio.ensure_future(slot.transmit(T0, APDU)) for slot in eight.device.slots]
+    await eight.reader.until_received(8, XFR)
+    eight.libusb.unplug()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [error.reason for error in results if isinstance(error, DriverError)] == [Reason.NO_DEVICE] * 8
+    assert eight.lost == ["it was unplugged"]
+    with pytest.raises(DriverError) as refused:
+        await eight.device.slots[0].power_on()
+    assert refused.value.reason is Reason.NO_DEVICE
+
+
+async def test_closing_fails_what_waits(bench: Bench) -> None:
+    slot = await ready(bench)
+    bench.reader.faults.append(lambda message: [])
+    waiting = asyncio.ensure_future(slot.transmit(T0, APDU))
+    await bench.reader.until_received(1, XFR)
+    await bench.device.close()
+    with pytest.raises(DriverError) as failed:
+        await waiting
+    assert failed.value.reason is Reason.NO_DEVICE
+    assert bench.lost == []
+
+
+# --- many slots ----------------------------------------------------------------------------------
+
+
+async def test_all_slots_work_at_the_same_time(eight: Bench) -> None:
+    eight.reader.holds = True
+    waiting = [
+        asyncio.ensure_future(slot.transmit(T0, bytes((index,)) * 5))
+        for index, slot in enumerate(eight.device.slots)
+    ]
+    await eight.reader.until_received(8, XFR)
+    eight.reader.held.reverse()
+    eight.reader.release()
+    assert await asyncio.gather(*waiting) == [echo(bytes((index,)) * 5) for index in range(8)]
+    numbers = [message[6] for message in eight.reader.received]
+    assert numbers == [number & 0xFF for number in range(len(numbers))]
+
+
+async def test_a_dead_card_does_not_hold_up_the_others(eight: Bench) -> None:
+    eight.reader.faults.append(lambda message: [])
+    slots = eight.device.slots
+    dead = asyncio.ensure_future(slots[3].transmit(T0, APDU))
+    await eight.reader.until_received(1, XFR)
+    for _ in range(300):
+        assert await slots[5].transmit(T0, APDU) == echo(APDU)
+    dead.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await dead
+
+
+async def test_a_reader_that_takes_one_command_serves_its_slots_in_turn() -> None:
+    bench = Bench(descriptor(slots=4, busy=1))
+    for index in range(4):
+        bench.insert(index)
+    device = await bench.open()
+    for slot in device.slots:
+        await slot.power_on()
+    bench.reader.holds = True
+
+    async def work(slot: CcidSlot) -> None:
+        for _ in range(5):
+            await slot.transmit(T0, APDU)
+
+    tasks = [asyncio.ensure_future(work(slot)) for slot in device.slots]
+    for count in range(1, 21):
+        await bench.reader.until_received(count, XFR)
+        assert len(bench.reader.held) == 1
+        bench.reader.release()
+    await asyncio.gather(*tasks)
+    order = [message[5] for message in bench.reader.of_type(XFR)]
+    assert order[:4] * 5 == order
+    assert sorted(order[:4]) == [0, 1, 2, 3]
+    await bench.close()
+
+
+async def test_no_more_commands_are_under_way_than_the_reader_takes() -> None:
+    bench = Bench(descriptor(slots=4, busy=2))
+    for index in range(4):
+        bench.insert(index)
+    device = await bench.open()
+    for slot in device.slots:
+        await slot.power_on()
+    bench.reader.holds = True
+    tasks = [asyncio.ensure_future(slot.transmit(T0, APDU)) for slot in device.slots]
+    await bench.reader.until_received(2, XFR)
+    tasks[3].cancel()
+    for count in (3, 3):
+        assert len(bench.reader.held) <= 2
+        bench.reader.release()
+        await bench.reader.until_received(count, XFR)
+    bench.reader.release()
+    done = await asyncio.gather(*tasks, return_exceptions=True)
+    assert done[:3] == [echo(APDU)] * 3
+    assert len(bench.reader.of_type(XFR)) == 3
+    await bench.close()
+
+
+# --- levels of exchange ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 54, 261, 262, 600, 65_540])
+async def test_extended_apdus_are_chained_both_ways(size: int) -> None:
+    bench = Bench(descriptor(EXTENDED))
+    slot = await ready(bench)
+    apdu = bytes(index * 7 & 0xFF for index in range(size))
+    assert await slot.transmit(T0, apdu) == echo(apdu)
+    await bench.close()
+
+
+async def test_short_readers_refuse_long_commands() -> None:
+    bench = Bench(descriptor(SHORT))
+    slot = await ready(bench)
+    assert await slot.transmit(T0, bytes(250)) == echo(bytes(250))
+    with pytest.raises(DriverError, match="takes commands of 261 bytes"):
+        await slot.transmit(T0, bytes(262))
+    await bench.close()
+
+
+async def test_without_a_protocol_a_tpdu_reader_cannot_talk() -> None:
+    bench = Bench(descriptor(TPDU, features=0))
+    slot = await ready(bench)
+    with pytest.raises(DriverError, match="no protocol"):
+        await slot.transmit(Protocol.RAW, APDU)
+    await bench.close()
