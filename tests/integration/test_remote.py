@@ -338,7 +338,7 @@ def freeze_ssh(machines: Machines, tunnel: Background) -> None:
 
 
 @pytest.mark.parametrize(
-    ("breaks", "bound"), [(kill_ssh, 2.0), (kill_sshd, 2.0), (freeze_ssh, 6.0)], ids=["ssh", "sshd", "cable"]
+    ("breaks", "bound"), [(kill_ssh, 2.0), (kill_sshd, 2.0), (freeze_ssh, 10.0)], ids=["ssh", "sshd", "cable"]
 )
 def test_a_connection_breaks_in_a_transaction(
     start_daemon: StartDaemon,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pypcscd.toml_lines import Place, find_lines
@@ -140,6 +140,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_whatever_is_written(data: st.DataObject) -> None:
     tables = data.draw(st.lists(st.dictionaries(KEYS, VALUES, max_size=4), min_size=1, max_size=3))
