@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PATIENCE = 8.0
 #: a call that has not returned after this many seconds is waiting for something: both daemons act on
 #: what happens within 0.1 s, and the client library asks again after 0.1 s at the latest
-BLOCKED_AFTER = 0.35
+BLOCKED_AFTER = 0.5
 T0, T1, RAW, ANY_OLD = Protocol.T0, Protocol.T1, Protocol.RAW, Protocol.ANY_OLD
 ANY = T0 | T1
 EXCLUSIVE, SHARED, DIRECT = ShareMode.EXCLUSIVE, ShareMode.SHARED, ShareMode.DIRECT

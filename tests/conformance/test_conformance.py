@@ -1,10 +1,12 @@
 """All scenarios on pcscd and on ours: nothing differs but what is listed, and the list has its reasons."""
 
+import os
 import re
 from pathlib import Path
 
 import compare
 import pytest
+import walk
 from differences import DIFFERENCES
 from harness import Reference, missing, need
 
@@ -30,6 +32,16 @@ def test_every_scenario_is_the_same_or_listed() -> None:
     assert not problems, compare.summary(verdicts)
     assert len(verdicts) >= 150
     assert {verdict.scenario for verdict in verdicts} >= set(DIFFERENCES)
+
+
+@pytest.mark.timeout(400)
+def test_a_random_walk_finds_no_difference() -> None:
+    """Always the same walk, so that a failure is the fault of the last change; by hand it varies."""
+    _need_reference()
+    steps, seed = int(os.environ.get("WALK_STEPS", "2000")), int(os.environ.get("WALK_SEED", "1"))
+    stumbles = walk.walk_all(steps, seed)
+    print(*stumbles, sep="\n")
+    assert not stumbles, f"{len(stumbles)} differences within {steps} steps"
 
 
 def test_every_entry_of_the_page_is_shown_and_every_listed_line_explained() -> None:
