@@ -104,12 +104,18 @@ class BlockT1:
                 Reason.COMMUNICATION, f"{self._link.title}: the PIN command needs several blocks"
             )
         head = step.block[:_T1_PROLOGUE]
-        reply = await self._link.secure(payload[:prologue] + head + payload[prologue + len(head) :], seconds)
-        data = response_of(reply, self._link.title)
-        if messages.has_failed(reply) or len(data) == 2:
-            # The card has seen nothing, or the reader has stripped the block already.
-            return data
-        return await self._run(self._receive(data), is_pin=True)
+        try:
+            frame = payload[:prologue] + head + payload[prologue + len(head) :]
+            reply = await self._link.secure(frame, seconds)
+            data = response_of(reply, self._link.title)
+            if messages.has_failed(reply) or len(data) == 2:
+                # The card has seen nothing, or the reader has stripped the block already.
+                return data
+            step = self._receive(data)
+        except BaseException:
+            self._engine.abandon()
+            raise
+        return await self._run(step, is_pin=True)
 
     async def _run(self, step: Step, *, is_pin: bool = False) -> bytes:
         is_done = False

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from fake_libusb import FakeLibusb, Urb
 from t1_card import T1Card
 
-from pypcscd.driver import Reason
 from pypcscd_ccid.descriptor import Endpoint, Interface
 from pypcscd_ccid.device import CcidDevice, FoundInterface, open_device
 from pypcscd_ccid.libusb import Status
@@ -273,7 +272,14 @@ class SimulatedReader:
 class Bench:
     """A simulated reader, and its driver once it is open."""
 
-    def __init__(self, raw: bytes | None = None, *, has_interrupt: bool = True, vendor: int = 0x1234) -> None:
+    def __init__(
+        self,
+        raw: bytes | None = None,
+        *,
+        has_interrupt: bool = True,
+        vendor: int = 0x1234,
+        product: int = 0x0001,
+    ) -> None:
         self.raw = raw or descriptor()
         self.libusb = FakeLibusb()
         self.usb = AsyncUsb(self.libusb)
@@ -281,6 +287,7 @@ class Bench:
         self.reader = SimulatedReader(self.libusb, self.raw)
         self.has_interrupt = has_interrupt
         self.vendor = vendor
+        self.product = product
         self.closed = 0
         self.lost: list[str] = []
         self.allows_escape = False
@@ -301,7 +308,7 @@ class Bench:
             interface=Interface(0, 0x0B, 0, endpoints, self.raw),
             title="Simulated reader",
             vendor=self.vendor,
-            product=0x0001,
+            product=self.product,
             firmware=0x0102,
             manufacturer_index=1,
             serial_index=0,
@@ -323,6 +330,3 @@ class Bench:
         assert self.closed == 1
         assert not self.libusb.records, "a transfer was not freed"
         self.libusb.close()
-
-
-__all__ = ["Bench", "Card", "Reason", "SimulatedReader", "Status", "descriptor"]
