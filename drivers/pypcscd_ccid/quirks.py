@@ -88,27 +88,6 @@ _QUIRKS: Mapping[tuple[int, int], Quirk] = MappingProxyType(
     }
 )
 
-#: Readers of the vendor's class 0xFF, which are CCID readers all the same.
-VENDOR_CLASS_READERS = frozenset(
-    {
-        (0x046A, 0x003E),
-        (0x04E6, 0x5111),
-        (0x04E6, 0x511A),
-        (0x04E6, 0x5120),
-        (0x04E6, 0x5121),
-        (0x04E6, 0x512B),
-        (0x04E6, 0x512C),
-        (0x04E6, 0xE003),
-        (0x08E6, 0x1359),
-        (0x08E6, 0x2202),
-        (0x08E6, 0xACE0),
-        (0x0973, 0x0003),
-        (0x09BE, 0x0002),
-        (0x1A74, 0x6354),
-        (0x413C, 0x2100),
-    }
-)
-
 _NONE = Quirk()
 #: the largest message of the SCM family; they take longer ones than they say
 LYING_MAX_MESSAGE = 263

@@ -111,7 +111,7 @@ def _config(options: argparse.Namespace) -> Config:
         # A daemon that was asked for virtual readers has those only, unless -c adds native ones.
         reader_conf = DEFAULT_READER_CONF
     own_socket = SocketConfig(options.socket.absolute())
-    config = Config(sockets=(own_socket,), devices=devices, reader_conf=reader_conf)
+    config = Config(sockets=(own_socket,), devices=devices, reader_conf=reader_conf, usb=options.usb)
     if options.settings is not None or DEFAULT_PATH.exists():
         config = load(options.settings or DEFAULT_PATH, config)
     # As in pcscd, 0 leaves a limit as it is.

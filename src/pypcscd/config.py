@@ -26,6 +26,8 @@ class Config:
     devices: tuple[DeviceConfig, ...] = ()
     #: a reader.conf file, or a directory of them; None: no native readers are configured
     reader_conf: Path | None = None
+    #: USB readers are taken up as they come
+    usb: bool = False
     settings: Settings = field(default_factory=Settings)
     #: connections that may be open at the same time
     max_clients: int = 4096
@@ -88,6 +90,7 @@ def add_device_options(parser: ArgumentParser, card_option: str) -> None:
         default="127.0.0.1",
         help="address on which emulators may connect (%(default)s: this machine only)",
     )
+    parser.add_argument("--usb", action="store_true", help="take up CCID readers on USB, as they come and go")
     parser.add_argument(
         "-c",
         "--config",

@@ -10,6 +10,7 @@ from pathlib import Path
 from pypcscd.config import Config
 from pypcscd.hotplug.devices import DeviceKeeper
 from pypcscd.hotplug.drivers import Drivers, report_missing_parts
+from pypcscd.hotplug.usb import HotplugError, UsbWatcher, watch_usb
 from pypcscd.manager.manager import Manager
 from pypcscd.server.door import Door
 from pypcscd.server.instance import Instance, InstanceError
@@ -31,6 +32,7 @@ class Daemon:
         self.manager = Manager(config.settings)
         self._drivers = Drivers()
         self.devices = DeviceKeeper(self.manager, self._drivers)
+        self._usb: UsbWatcher | None = None
         self._instances: list[Instance] = []
         self._listeners: list[Listener] = []
 
@@ -74,6 +76,9 @@ class Daemon:
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
+        if self._usb is not None:
+            self._usb.close()
+            self._usb = None
         await self.devices.close()
         await self._drivers.close()
         await self.manager.close()
@@ -86,6 +91,15 @@ class Daemon:
             self.devices.add(device)
         if self._config.reader_conf is not None:
             await self._add_native_devices(self._config.reader_conf)
+        if self._config.usb:
+            self._watch_usb()
+
+    def _watch_usb(self) -> None:
+        try:
+            self._usb = watch_usb(self.devices)
+        except HotplugError as error:
+            raise DaemonError(str(error)) from error
+        self._usb.start()
 
     async def _add_native_devices(self, path: Path) -> None:
         from pypcscd.hotplug import readerconf

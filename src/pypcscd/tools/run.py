@@ -51,6 +51,7 @@ async def _run(options: argparse.Namespace) -> int:
             sockets=(SocketConfig(path),),
             devices=chosen_devices(options),
             reader_conf=options.reader_conf,
+            usb=options.usb,
         )
         daemon = Daemon(config)
         await daemon.start()
