@@ -338,7 +338,8 @@ def test_who_is_not_let_in_is_told_so(
     # the administrator reads who it was, where, and what to change
     line = next(line for line in daemon.log.splitlines() if "denied" in line)
     assert re.search(rf"\(\S+, pid \d+, uid {NOBODY}\) was denied access to {path}\b", line), line
-    assert "add" in line
+    assert f"add {NOBODY} to users, or one of its groups to groups, " in line
+    assert line.endswith(f"in the [[socket]] at {home}/pypcscd.toml:8")
     assert len(daemon.readers()) == 1
 
 

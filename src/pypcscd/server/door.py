@@ -25,6 +25,13 @@ class Door:
         self.receive_buffer = memoryview(bytearray(_RECEIVE_BUFFER_SIZE))
         self._rules = tuple(rules)
 
+    def denial(self, peer: Peer) -> str:
+        """What the log says about a client that is not allowed here: what happened, and what to change."""
+        return (
+            f"{peer} was denied access to {self.config.path}; to allow it, add {peer.uid} to users, "
+            f"or one of its groups to groups, in the [[socket]] at {self.config.origin}"
+        )
+
     def adapt(self, connection: ServerConnection, peer: Peer) -> None:
         """Tell the connection what nothing on the wire tells, by the first rule that matches."""
         rule = next((rule for rule in self._rules if rule.matches(peer)), None)

@@ -51,11 +51,7 @@ class Session(asyncio.BufferedProtocol):
         self._peer.identify(transport.get_extra_info("socket"), with_groups=not access.is_open)
         self._door.adapt(self._connection, self._peer)
         if not access.allows(self._peer):
-            log.warning(
-                "%s was denied access to %s: add its user or one of its groups to the rule of that socket",
-                self._peer,
-                self._door.config.path,
-            )
+            log.warning("%s", self._door.denial(self._peer))
             self._calls.deny()
         log.debug("%s connected", self._peer)
 
