@@ -65,6 +65,13 @@ class Player:
         assert reply.rv == 0, f"{self.dialect} {command.name}: {reply.rv:08X}"  # type: ignore[union-attr]
         return reply
 
+    def send_and_leave(self, data: bytes) -> None:
+        """Say anything at all, and wait until the daemon has heard it and has hung up."""
+        self._socket.sendall(data)
+        self._socket.shutdown(socket.SHUT_WR)
+        while self._socket.recv(1 << 20):
+            pass
+
     # --- what a library does -------------------------------------------------------------------
 
     def establish(self) -> int:
@@ -85,9 +92,9 @@ class Player:
         self.exchange(Command.READERS_STATE_SIZE)
         return self.exchange(Command.READERS_STATE_ARRAY).readers
 
-    def connect(self, reader: str, share_mode: int = 2) -> int:
+    def connect(self, reader: str, share_mode: int = 2, protocols: int = 3) -> int:
         name = reader.encode().ljust(self.dialect.name_size, b"\0")
-        return self.ask(Command.CONNECT, m.Connect(self.context, name, share_mode, 3)).card
+        return self.ask(Command.CONNECT, m.Connect(self.context, name, share_mode, protocols)).card
 
     def begin(self, card: int) -> None:
         """Again and again while another one holds the card."""

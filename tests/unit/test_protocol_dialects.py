@@ -197,6 +197,17 @@ def test_short_names_concern_4_2_only(dialect: Dialect) -> None:
     assert server.dialect is (V42B if dialect in (V42A, V42B) else dialect)
 
 
+def test_a_layout_that_is_named_is_taken() -> None:
+    server = ServerConnection()
+    server.select_dialect(SHORT_4_2)
+    assert server.dialect is V42A
+    # and still found out to be wrong
+    server.receive_data(connect(V42B, NATIVE_ORDER)[0])
+    assert server.next_request() == connect(V42B, NATIVE_ORDER)[1]
+    assert server.dialect is V42B
+    assert not server.has_short_names
+
+
 # --- byte order ----------------------------------------------------------------------------------
 
 

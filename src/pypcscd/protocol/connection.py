@@ -13,7 +13,9 @@ import sys
 from typing import NamedTuple
 
 from pypcscd.protocol.dialects import (
+    DIALECTS,
     NEWEST,
+    SHORT_4_2,
     SIBLINGS,
     UNTOLD,
     Codec,
@@ -125,7 +127,7 @@ class ServerConnection:
 
     @property
     def byte_order(self) -> str:
-        """"<" or ">", or "" as long as it is not known."""
+        """ "<" or ">", or "" as long as it is not known."""
         return self._byte_order
 
     @property
@@ -134,9 +136,12 @@ class ServerConnection:
         return len(self._buffer)
 
     def select_dialect(self, dialect: Dialect) -> None:
-        """Go on in another dialect; the reply that is outstanding has the same layout in all."""
-        if self.has_short_names != (dialect.name_size < UNTOLD.name_size):
-            dialect = SIBLINGS.get(dialect, dialect)
+        """Go on in another dialect; the reply that is outstanding has the same layout in all.
+
+        Of the two layouts of 4.2 the first is taken if it is named, or if the client has short names.
+        """
+        if self.has_short_names and dialect == DIALECTS[SHORT_4_2.version]:
+            dialect = SHORT_4_2
         self._codec = codec(dialect, self._byte_order or NATIVE_ORDER)
 
     def receive_data(self, data: bytes | memoryview) -> None:
@@ -231,7 +236,7 @@ class ServerConnection:
             other = codec(sibling, self._byte_order)
             layout = other.requests[command]
             if layout is not None and layout.structure.size == size:
-                self.has_short_names = not self.has_short_names
+                self.has_short_names = sibling is SHORT_4_2
                 self._codec = other
                 return layout
         raise RemoteProtocolError(f"{command.name} with a body of {size} bytes instead of {expected}")
