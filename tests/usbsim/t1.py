@@ -144,6 +144,9 @@ class T1Card:
             self._after_request = iter([block])
             self._last = self._make(S_BLOCK | kind, bytes([int(value)]))
             return self._last
+        if word == "abort":
+            # of the chain that the host is sending; the block that acknowledges its last part comes after
+            self._command.clear()
         if word in ("resynch", "abort"):
             self._last = self._make(S_BLOCK | (RESYNCH if word == "resynch" else ABORT))
             self._after_request = iter([block])

@@ -31,7 +31,7 @@ from usbsim.client import Simulator  # noqa: E402
 
 SOCKET = Path("/run/pcscd/pcscd.comm")
 CASE_SECONDS = 40
-SHARED, T0, T1, RAW = 2, 1, 2, 4
+SHARED, DIRECT, T0, T1 = 2, 3, 1, 2
 LEAVE, RESET, UNPOWER = 0, 1, 2
 UNAWARE, CHANGED, EMPTY, PRESENT = 0, 2, 0x10, 0x20
 
@@ -120,6 +120,17 @@ class Client:
         except AssertionError:
             raise CallError("SCardConnect", last) from None
 
+    def wait_usable(self, reader: str) -> None:
+        """Wait until the reader itself can be reached, with a card or without."""
+
+        def reached() -> bool:
+            rv, (handle, _) = self.winscard.connect(self.context, reader, DIRECT, 0)
+            if rv == 0:
+                self.winscard.disconnect(handle, LEAVE)  # type: ignore[arg-type]
+            return rv == 0
+
+        wait_for(reached, "the reader")
+
     def wait_change(self, reader: str, current: int, milliseconds: int = 5000) -> int:
         """Wait in SCardGetStatusChange until the state differs; the new state."""
         rv, states = self.winscard.changes(self.context, milliseconds, [(reader, current)])
@@ -153,9 +164,23 @@ class Bed(Client):
         started = time.monotonic()
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(self._command, stdout=out, stderr=out)
+        self._group = Path(f"/sys/fs/cgroup/daemon{self.process.pid}")
+        self._group.mkdir()
+        (self._group / "cgroup.procs").write_text(str(self.process.pid))
+        self.stopped = False
         wait_for(SOCKET.exists, "the daemon's socket", 20)
         wait_for(self._established, "a context")
         self.start_seconds = time.monotonic() - started
+
+    def stop(self) -> None:
+        self.stopped = True
+        if self.alive:
+            self.process.terminate()
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
 
     @property
     def alive(self) -> bool:
@@ -177,11 +202,7 @@ class Bed(Client):
         if self.simulator.alive:
             for name in self.simulator.order("names")["names"]:
                 self.simulator.order("unplug", name=name)
-        self.process.terminate()
-        try:
-            self.process.wait(15)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
+        self.stop()
         self.simulator.__exit__()
 
     @contextmanager
@@ -221,15 +242,13 @@ class Bed(Client):
         return [str(path.readlink()) for path in Path(f"/proc/{self.process.pid}/fd").iterdir()]
 
     def cpu_seconds(self) -> float:
-        """What the daemon has used so far, with all its threads and children."""
-        total = 0
-        todo = [self.process.pid]
-        while todo:
-            tasks = list(Path(f"/proc/{todo.pop()}/task").iterdir())
-            for task in tasks:
-                total += int((task / "schedstat").read_text().split()[0])
-                todo += map(int, (task / "children").read_text().split())
-        return total / 1e9
+        """What the daemon has used so far, with the threads and children that have ended."""
+        (usage,) = (
+            line.split()[1]
+            for line in (self._group / "cpu.stat").read_text().splitlines()
+            if line.startswith("usage_usec")
+        )
+        return int(usage) / 1e6
 
 
 class Reader:
@@ -298,9 +317,8 @@ def _run(bed: Bed, case: Callable[[Bed], Any]) -> dict[str, Any]:
         signal.alarm(0)
         faulthandler.cancel_dump_traceback_later()
     if not bed.alive:
-        result |= {
-            "ok": False,
-            "report": f"the daemon ended with {bed.process.returncode}; {result['report']}",
-        }
+        if not bed.stopped:
+            report = f"the daemon ended with {bed.process.returncode}; {result['report']}"
+            result |= {"ok": False, "report": report}
         bed.start()
     return {**result, "seconds": round(time.monotonic() - started, 3)}

@@ -186,6 +186,7 @@ def movement(bed: Bed, model: str) -> dict[str, Any]:
     with bed.reader(model) as reader:
         name = reader.names[0]
         other = bed.another()
+        other.wait_usable(name)
         state = other.wait_change(name, UNAWARE)
         for _ in range(4):
             for what, wanted in (("insert", PRESENT), ("remove", EMPTY)):

@@ -48,6 +48,10 @@ def plugged(bed: Bed, stack: ExitStack, cards: int, milliseconds: float) -> list
 
 
 def measure(bed: Bed, cards: int, rounds: int, milliseconds: float) -> dict[str, Any]:
+    # each time with a new daemon, which is gone before its readers: pcscd is sometimes stuck for long
+    # when several banks are pulled one after the other
+    bed.stop()
+    bed.start()
     with ExitStack() as stack:
         readers = plugged(bed, stack, cards, milliseconds)
         used = []
@@ -60,6 +64,7 @@ def measure(bed: Bed, cards: int, rounds: int, milliseconds: float) -> dict[str,
             bed.connect(name).disconnect(0)
         seconds, cpu = run(bed, used, rounds)
         busy = max(reader.counters["most busy"] for reader in readers)
+        bed.stop()
     return {
         "cards": cards,
         "seconds": round(seconds, 4),

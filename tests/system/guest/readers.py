@@ -107,11 +107,22 @@ def case_tpdu_t1_requests(bed: Bed) -> Any:
             ["parity"],
             ["sequence"],
             ["resynch"],
-            ["abort"],
         ):
             reader.order("card", t1_words=words)
             card.exchange(echo(40), ("00B0000010", PATTERN[:16] + b"\x90\x00"))
         return reader.state()["t1"]
+
+
+def case_tpdu_t1_abort(bed: Bed) -> Any:
+    """The card gives up a command of two blocks: that may fail, the next one must not."""
+    with bed.reader("tpdu", {"0": {"protocol": 1}}) as reader:
+        card = reader.connect()
+        reader.order("card", t1_words=["abort"])
+        code, _ = card.raw(echo(40)[0])
+        if card.raw("00B0000004")[0]:
+            assert card.reconnect() == 0
+        basics(card)
+        return hex(code)
 
 
 def case_tpdu_pps(bed: Bed) -> Any:
