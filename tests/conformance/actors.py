@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import show
 import worker
 from daemons import processes
+from vocabulary import ANY, R0, R1, TALK
 from winscard import UNTOUCHED, Result
 
 from pypcscd.scard import Disposition, Protocol, Scope, ShareMode
@@ -24,15 +25,7 @@ PATIENCE = 8.0
 #: a call that has not returned after this many seconds is waiting for something: both daemons act on
 #: what happens within 0.1 s, and the client library asks again after 0.1 s at the latest
 BLOCKED_AFTER = 0.5
-T0, T1, RAW, ANY_OLD = Protocol.T0, Protocol.T1, Protocol.RAW, Protocol.ANY_OLD
-ANY = T0 | T1
-EXCLUSIVE, SHARED, DIRECT = ShareMode.EXCLUSIVE, ShareMode.SHARED, ShareMode.DIRECT
-LEAVE, RESET = Disposition.LEAVE, Disposition.RESET
-UNPOWER, EJECT = Disposition.UNPOWER, Disposition.EJECT
-R0, R1 = "Virtual PCD 00 00", "Virtual PCD 00 01"
 ROOM = 65548
-#: an APDU that the emulated cards answer with itself
-TALK = "80CA0000"
 
 
 class HungError(AssertionError):

@@ -22,7 +22,7 @@ from differences import DIFFERENCES, Difference
 HERE = Path(__file__).parent
 Line = tuple[str, str]
 #: players of each daemon: theirs spend most of their time waiting for the next poll of a reader
-PLAYERS = {"pcscd": 5, "ours": 3}
+PLAYERS = {"pcscd": 6, "ours": 3}
 
 
 class StageError(Exception):

@@ -41,7 +41,7 @@ def wait_for(condition: Callable[[], T], what: str, timeout: float = 10.0) -> T:
             return value
         if time.monotonic() > deadline:
             raise LateError(f"not within {timeout} s: {what}")
-        time.sleep(0.004)
+        time.sleep(0.01)
 
 
 class Needs(NamedTuple):

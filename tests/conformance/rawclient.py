@@ -5,9 +5,9 @@ import struct
 from typing import Self
 
 import show
-from actors import R0
 from daemons import SOCKET
 from stage import Stage
+from vocabulary import R0
 
 ESTABLISH, RELEASE, CONNECT, STATUS, CANCEL, VERSION = 0x01, 0x02, 0x04, 0x0B, 0x0D, 0x11
 

@@ -1,8 +1,8 @@
 """Answers to reset, mute cards, and power."""
 
-from actors import ANY, ANY_OLD, DIRECT, RAW, RESET, SHARED, T0, T1
 from emulated import ATRS
 from stage import Stage, with_default_settings, with_native_driver
+from vocabulary import ANY, ANY_OLD, DIRECT, RAW, RESET, SHARED, T0, T1
 
 
 def _offers(s: Stage, atr: str) -> None:

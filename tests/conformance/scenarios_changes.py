@@ -1,8 +1,8 @@
 """SCardGetStatusChange and SCardCancel: what is a change, what is waited for, who is woken."""
 
-from actors import EXCLUSIVE, R0, R1, UNPOWER
 from show import INFINITE, StateFlag
 from stage import Stage
+from vocabulary import EXCLUSIVE, R0, R1, UNPOWER
 
 PNP = "\\\\?PnP?\\Notification"
 EMPTY, PRESENT, IGNORE = int(StateFlag.EMPTY), int(StateFlag.PRESENT), int(StateFlag.IGNORE)

@@ -1,7 +1,7 @@
 """SCardConnect and SCardDisconnect: share modes, protocols, dispositions, wrong arguments."""
 
-from actors import ANY, ANY_OLD, DIRECT, EJECT, EXCLUSIVE, LEAVE, R1, RAW, RESET, SHARED, T0, T1, UNPOWER
 from stage import Stage
+from vocabulary import ANY, ANY_OLD, DIRECT, EJECT, EXCLUSIVE, LEAVE, R1, RAW, RESET, SHARED, T0, T1, UNPOWER
 
 
 def shared_any(s: Stage) -> None:

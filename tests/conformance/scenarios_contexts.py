@@ -1,7 +1,7 @@
 """Contexts: establishing, releasing, listing readers, and what a context's end does to its handles."""
 
-from actors import EXCLUSIVE, R1
 from stage import Stage
+from vocabulary import EXCLUSIVE, R1
 
 
 def each_scope(s: Stage) -> None:

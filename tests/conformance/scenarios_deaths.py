@@ -1,8 +1,8 @@
 """Clients that are killed, in whatever they were doing; and the limits."""
 
-from actors import DIRECT, EXCLUSIVE, R0, R1, RESET, SHARED
 from show import StateFlag
 from stage import Stage
+from vocabulary import DIRECT, EXCLUSIVE, R0, R1, RESET, SHARED
 
 EMPTY = int(StateFlag.EMPTY)
 

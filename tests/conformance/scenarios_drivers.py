@@ -1,8 +1,8 @@
 """Mute cards and drivers that fail: the scripted driver on both sides. Its cards have T=0."""
 
-from actors import ANY, DIRECT, EXCLUSIVE, R0, RAW, RESET, SHARED, T0, UNPOWER
 from show import StateFlag
 from stage import Stage, with_scripted_driver
+from vocabulary import ANY, DIRECT, EXCLUSIVE, R0, RAW, RESET, SHARED, T0, UNPOWER
 
 EMPTY, PRESENT, MUTE = int(StateFlag.EMPTY), int(StateFlag.PRESENT), int(StateFlag.MUTE)
 UNAVAILABLE, UNKNOWN = int(StateFlag.UNAVAILABLE), int(StateFlag.UNKNOWN)

@@ -1,7 +1,7 @@
 """SCardReconnect: share modes, protocols and initialisations."""
 
-from actors import ANY, ANY_OLD, DIRECT, EJECT, EXCLUSIVE, LEAVE, RAW, RESET, SHARED, T0, T1, UNPOWER
 from stage import Stage
+from vocabulary import ANY, ANY_OLD, DIRECT, EJECT, EXCLUSIVE, LEAVE, RAW, RESET, SHARED, T0, T1, UNPOWER
 
 
 def leave(s: Stage) -> None:

@@ -1,8 +1,8 @@
 """Sharing: who may connect beside whom, what the others see, and the numbers of users."""
 
-from actors import ANY, DIRECT, EXCLUSIVE, R0, RESET, SHARED, T0, T1, UNPOWER
 from show import StateFlag
 from stage import Stage
+from vocabulary import ANY, DIRECT, EXCLUSIVE, R0, RESET, SHARED, T0, T1, UNPOWER
 
 SEEN = int(StateFlag.PRESENT | StateFlag.INUSE) | 1 << 16
 

@@ -1,8 +1,8 @@
 """Two threads on one context: nothing ever hangs for good."""
 
-from actors import EXCLUSIVE, R0, R1, RESET
 from show import INFINITE, StateFlag
 from stage import Stage
+from vocabulary import EXCLUSIVE, R0, R1, RESET
 
 EMPTY = int(StateFlag.EMPTY)
 

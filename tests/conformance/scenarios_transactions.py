@@ -1,7 +1,7 @@
 """Transactions: nesting, other people's, resets at the end, waiting, and what they keep others from."""
 
-from actors import ANY, DIRECT, EJECT, EXCLUSIVE, LEAVE, R1, RESET, SHARED, UNPOWER
 from stage import Stage
+from vocabulary import ANY, DIRECT, EJECT, EXCLUSIVE, LEAVE, R1, RESET, SHARED, UNPOWER
 
 
 def begin_and_end(s: Stage) -> None:

@@ -1,7 +1,7 @@
 """SCardTransmit, SCardControl and the attributes."""
 
-from actors import ANY, ANY_OLD, DIRECT, R1, RAW, SHARED, T0, T1
 from stage import Stage, with_native_driver
+from vocabulary import ANY, ANY_OLD, DIRECT, R1, RAW, SHARED, T0, T1
 
 GET_FEATURES = 0x42000D48
 

@@ -1,7 +1,7 @@
 """What waits while somebody else has a transaction, and what is refused at once."""
 
-from actors import DIRECT, EJECT, EXCLUSIVE, LEAVE, R1, RESET, SHARED, T0, UNPOWER
 from stage import Stage
+from vocabulary import DIRECT, EJECT, EXCLUSIVE, LEAVE, R1, RESET, SHARED, T0, UNPOWER
 
 
 def another_begin_waits(s: Stage) -> None:

@@ -1,10 +1,10 @@
 """What the client library of this machine cannot ask for: other protocol versions, cancelling from
 another process, handles that are not one's own; and the end of the daemon."""
 
-from actors import EXCLUSIVE, R0
 from rawclient import RawClient
 from show import StateFlag
 from stage import Stage
+from vocabulary import EXCLUSIVE, R0
 
 EMPTY = int(StateFlag.EMPTY)
 

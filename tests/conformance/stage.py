@@ -17,7 +17,8 @@ import namespace
 import show
 from actors import Actor, HungError, Process
 from daemons import SLOTS, LateError, Needs, wait_for
-from emulated import ATRS, Card, Power, Scripted, Socketed
+from emulated import ATRS, Card, Scripted, Socketed
+from emulator import Power
 from winscard import UNTOUCHED, Result
 from wire import ENTRY, WireClient
 

@@ -9,7 +9,22 @@ import random
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from actors import ANY, ANY_OLD, DIRECT, EJECT, EXCLUSIVE, LEAVE, R0, R1, RAW, RESET, SHARED, T0, T1, UNPOWER
+from vocabulary import (
+    ANY,
+    ANY_OLD,
+    DIRECT,
+    EJECT,
+    EXCLUSIVE,
+    LEAVE,
+    R0,
+    R1,
+    RAW,
+    RESET,
+    SHARED,
+    T0,
+    T1,
+    UNPOWER,
+)
 
 READERS = (R0, R1)
 ATRS = ("T0T1", "T0T1", "T0T1", "T0", "T1", "TA2-T0")

@@ -4,11 +4,12 @@ from contextlib import suppress
 from typing import Any
 
 import daemons
-from actors import BLOCKED_AFTER, R0, R1, Actor, Pending
+from actors import BLOCKED_AFTER, Actor, Pending
 from daemons import LateError, Needs, wait_for
-from emulated import Power
+from emulator import Power
 from show import StateFlag
 from stage import Line, Stage
+from vocabulary import R0, R1
 
 READERS = (R0, R1)
 #: how long a card may take to be switched off when nobody uses it
