@@ -1,0 +1,209 @@
+"""pypcscd spy around real programs, on each daemon, beside what pcsc-spy prints of the same run."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from harness import CLIENTS, PYPCSCD, Backend, missing, need
+
+SPY_LIBRARY = "libpcscspy.so.0"
+#: calls that a client library answers alone
+LOCAL = {"SCardFreeMemory", "SCardIsValidContext", "SCardListReaderGroups"}
+CHANGED = 0x0002
+
+
+@dataclass
+class Block:
+    """A call as it was printed: its parameters, each with all its lines, and the result."""
+
+    name: str
+    parameters: dict[str, list[str]] = field(default_factory=dict)
+    result: str = ""
+    duration: float = 0.0
+
+    def numbers(self, key: str) -> list[int]:
+        return [
+            int(found, 16) for text in self.parameters[key] for found in re.findall(r"0x([0-9A-F]+)", text)
+        ]
+
+    def constants(self, key: str) -> list[str]:
+        return [
+            found for text in self.parameters[key] for found in re.findall(r"(?:SCARD|CM)_\w+|T=\d", text)
+        ]
+
+
+def parse(output: str) -> list[Block]:
+    """The calls in an output of either program; both write them alike."""
+    blocks: list[Block] = []
+    key = ""
+    for raw in output.splitlines():
+        line = re.sub(r"^\(\d+\) ", "", raw)
+        if re.match(r"SCar", line):
+            blocks.append(Block(line.strip().replace("SCarControl", "SCardControl")))
+        elif (result := re.match(r" => .*\((\w+ \[0x[0-9A-F]+\])\)\s+\[([\d.]+)\]", line)) and blocks:
+            blocks[-1].result = result[1]
+            blocks[-1].duration = float(result[2])
+        elif (dumped := re.match(r" ([io])  ([0-9A-F]{4} .*)", line)) and blocks:
+            blocks[-1].parameters.setdefault(f"{key} bytes", []).append(dumped[2].rstrip())
+        elif (parameter := re.match(r" ([io])  ?([\w.]+(?: length)?):? ?(.*)", line)) and blocks:
+            key = f"{parameter[1]} {parameter[2]}".replace("phCard", "hCard")
+            blocks[-1].parameters.setdefault(key, []).append(parameter[3].rstrip())
+    return [block for block in blocks if block.name not in LOCAL and block.result]
+
+
+@dataclass
+class BothSpies:
+    """Runs a program once, with pcsc-spy's library in it and our spy around it."""
+
+    backend: Backend
+    directory: Path
+    library: Path
+
+    def __call__(self, *program: str | Path) -> tuple[list[Block], list[Block], str]:
+        """The calls by us, the calls by pcsc-spy, and our whole output."""
+        theirs = self.directory / "pcsc-spy"
+        theirs.write_bytes(b"")
+        ours = self.directory / "ours.txt"
+        environment = [f"LD_LIBRARY_PATH={self.library}", f"HOME={self.directory}"]
+        command = [PYPCSCD, "spy", "--output", ours, "--", "env", *environment, *program]
+        result = self.backend.run(command)
+        assert result.returncode == 0, result.stderr
+        # it may end with an error of its own, e.g. at an empty answer to SCardControl
+        shown = subprocess.run(
+            ["pcsc-spy", "-n", str(theirs)], capture_output=True, text=True, timeout=20, check=False
+        )
+        print(f"--- ours\n{ours.read_text()}\n--- pcsc-spy\n{shown.stdout}\n{shown.stderr[-500:]}")
+        return parse(ours.read_text()), parse(shown.stdout), ours.read_text()
+
+
+@pytest.fixture
+def both(backend: Backend, tmp_path: Path, libpcsclite: Path) -> BothSpies:
+    need("pcsc-spy")
+    library = libpcsclite.with_name(SPY_LIBRARY)
+    if not library.exists():
+        missing(f"{SPY_LIBRARY} is not installed")
+    folder = tmp_path / "lib"
+    folder.mkdir()
+    (folder / "libpcsclite.so.1").symlink_to(library)
+    (folder / "libpcsclite_nospy.so.1").symlink_to(libpcsclite)
+    return BothSpies(backend, tmp_path, folder)
+
+
+def compare_states(ours: Block, theirs: Block) -> int:
+    """Ours has all readers of the table, theirs those that the program asked for."""
+    known = dict(zip(ours.parameters["o szReader"], range(99), strict=False))
+    compared = 0
+    for index, name in enumerate(theirs.parameters["o szReader"]):
+        if name not in known:
+            assert "PnP" in name
+            continue
+        mine = known[name]
+        state, their_state = ours.numbers("o dwEventState")[mine], theirs.numbers("o dwEventState")[index]
+        assert state & ~CHANGED == their_state & ~CHANGED, (name, hex(state), hex(their_state))
+        assert ours.parameters["o Atr"][mine] == theirs.parameters["o Atr"][index]
+        compared += 2
+    return compared
+
+
+def compare(ours: Block, theirs: Block) -> int:
+    """Every field that both have; returns how many these are."""
+    assert (ours.name, ours.result) == (theirs.name, theirs.result)
+    compared = 2
+    assert ours.duration < theirs.duration + 0.3
+    for key, values in theirs.parameters.items():
+        if key not in ours.parameters or (ours.name == "SCardGetStatusChange" and key != "i hContext"):
+            continue
+        if key.endswith(" bytes") or key in ("o bAtr", "i szReader", "o mszReaderName"):
+            assert ours.parameters[key] == values, key
+        elif key == "o mszReaders":
+            if values != ["NULL"]:
+                assert ours.parameters[key] == [value for value in values if value]
+        elif not (theirs.result.startswith("SCARD_E") and key.startswith("o ")):
+            assert ours.numbers(key)[:1] == theirs.numbers(key)[:1], key
+            assert set(theirs.constants(key)) <= set(ours.constants(key)), key
+        compared += 1
+    if ours.name == "SCardGetStatusChange" and theirs.result.startswith("SCARD_S"):
+        compared += compare_states(ours, theirs)
+    return compared
+
+
+def compare_all(ours: list[Block], theirs: list[Block]) -> int:
+    assert theirs
+    assert [block.name for block in ours[: len(theirs)]] == [block.name for block in theirs]
+    fields = sum(compare(mine, its) for mine, its in zip(ours, theirs, strict=False))
+    print(f"{len(theirs)} calls, {fields} fields compared")
+    return fields
+
+
+def test_pcsc_scan(both: BothSpies) -> None:
+    need("pcsc_scan")
+    ours, theirs, _ = both("pcsc_scan", "-c")
+    assert len(ours) == len(theirs)
+    assert compare_all(ours, theirs) >= 18
+
+
+def test_opensc_tool(both: BothSpies) -> None:
+    need("opensc-tool")
+    command, answer = both.backend.exchange[0]
+    ours, theirs, output = both("opensc-tool", "-r", "0", "-s", command)
+    assert compare_all(ours, theirs) >= 18
+    # pcsc-spy ends at the first empty answer to SCardControl; the rest is ours alone
+    assert " ".join(re.findall("..", command))[:40] in output
+    assert re.search(r"o  0000 " + " ".join(re.findall(r"\[0-9A-F\]|..", answer[:4])), output)
+
+
+def test_pyscard(both: BothSpies) -> None:
+    """Without SCardTransmit, at which pcsc-spy's library takes pyscard down with it."""
+    ours, theirs, _ = both(sys.executable, CLIENTS / "calls.py", both.backend.readers[0])
+    assert len(ours) == len(theirs) == 10
+    assert compare_all(ours, theirs) >= 45
+
+
+def test_every_call(both: BothSpies, compiled: Callable[..., Path]) -> None:
+    ours, theirs, _ = both(compiled("every_call.c"), both.backend.readers[0])
+    assert len(ours) == len(theirs)
+    assert {block.name for block in ours} >= {
+        "SCardTransmit",
+        "SCardControl",
+        "SCardGetAttrib",
+        "SCardSetAttrib",
+        "SCardGetStatusChange",
+        "SCardReconnect",
+    }
+    assert compare_all(ours, theirs) >= 90
+
+
+def test_a_pyscard_program_that_transmits(backend: Backend, tmp_path: Path) -> None:
+    commands = [command for command, _ in backend.exchange]
+    result = backend.run(
+        [PYPCSCD, "spy", "--", sys.executable, CLIENTS / "exchange.py", backend.readers[0], *commands]
+    )
+    assert result.returncode == 0
+    blocks = parse(result.stderr)
+    sent = [block for block in blocks if block.name == "SCardTransmit"]
+    answers = [line.split()[1] for line in result.stdout.splitlines() if line.startswith("answer ")]
+    assert len(sent) == len(commands)
+    for block, command, answer in zip(sent, commands, answers, strict=True):
+        for key, expected in (("i bSendBuffer bytes", command), ("o bRecvBuffer bytes", answer)):
+            text = "".join(line[5:52] for line in block.parameters[key]).replace(" ", "")
+            assert text == expected
+
+
+def test_a_program_without_the_library(backend: Backend) -> None:
+    """What pcsc-spy can never see: here a client of our own, elsewhere a static binary or a flatpak."""
+    command, answer = backend.exchange[0]
+    result = backend.run([PYPCSCD, "spy", "--", PYPCSCD, "apdu", "-r", backend.readers[0], command])
+    assert result.returncode == 0
+    names = [block.name for block in parse(result.stderr)]
+    assert names == [
+        "SCardEstablishContext",
+        "SCardListReaders",
+        "SCardConnect",
+        "SCardTransmit",
+        "SCardDisconnect",
+    ]
+    assert answer in result.stdout.replace(" ", "")
