@@ -2,8 +2,10 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from emulator import Emulator, HelloCard
@@ -148,10 +150,7 @@ def test_every_dialect_plays_the_whole_story_at_once(
         except (threading.BrokenBarrierError, AssertionError) as error:
             stage.barrier.abort()
             print(f"{error!r}: a client is not where it should be; what follows is its failure")
-        # the one that failed first, not those that then waited for it in vain
-        failures = [failure for part in parts if (failure := part.exception())]
-        for failure in sorted(failures, key=lambda one: isinstance(one, threading.BrokenBarrierError)):
-            raise failure
+        raise_first(parts)
         for part, (dialect, order) in zip(parts, CLIENTS, strict=True):
             # two by the card, and others while cards were still being used
             assert part.result() >= 2, (str(dialect), order)
@@ -176,3 +175,43 @@ def direct_the_card(stage: Stage, emulator: Emulator) -> None:
     all_wait()
     emulator.plug()
     stage.barrier.wait()
+
+
+# --- changes ---------------------------------------------------------------------------------------
+
+ROUNDS = 150
+
+
+def test_nobody_misses_a_change(start_daemon: Callable[..., Daemon], short_dir: Path) -> None:
+    """However a change falls between a client's looking and its waiting, the client learns of it."""
+    port = free_ports(1)
+    options = ["--vpcd", "1", "--vpcd-port", str(port), *settings(short_dir, SHORT_NAMES)]
+    daemon = start_daemon(*options, readers=1)
+    barrier = threading.Barrier(len(CLIENTS) + 1, timeout=20)
+
+    def watch(number: int) -> None:
+        try:
+            with player(daemon, *CLIENTS[number]) as client:
+                client.establish()
+                for wanted in (ReaderState.PRESENT, ReaderState.ABSENT) * ROUNDS:
+                    barrier.wait()
+                    client.wait_until(lambda readers: readers[0].state & wanted)  # noqa: B023
+        except BaseException:
+            barrier.abort()
+            raise
+
+    emulator = Emulator(port, HelloCard())
+    with ThreadPoolExecutor(len(CLIENTS)) as pool:
+        watching = [pool.submit(watch, number) for number in range(len(CLIENTS))]
+        with suppress(threading.BrokenBarrierError):
+            for change in (emulator.plug, emulator.unplug) * ROUNDS:
+                barrier.wait()
+                change()
+        raise_first(watching)
+
+
+def raise_first(parts: Sequence[Future[Any]]) -> None:
+    """Raise what made one of them fail, and not that others then waited for it in vain."""
+    failures = [failure for part in parts if (failure := part.exception())]
+    for failure in sorted(failures, key=lambda one: isinstance(one, threading.BrokenBarrierError)):
+        raise failure
