@@ -54,6 +54,8 @@ _FIRST_RETRY = 0.005
 _LONGEST_RETRY = 0.5
 #: failures in a row after which the reader is given up; this takes about two seconds
 _MAX_FAILURES = 10
+#: a frame is sent again after this many stalls
+_MAX_STALLS = 2
 
 
 @dataclass
@@ -130,6 +132,8 @@ class Commands:
         self._in = handle.transfer(pipes.bulk_in.address, Kind.BULK, size, self._received)
         self._out: Transfer = handle.transfer(pipes.bulk_out.address, Kind.BULK, max_message, self._sent)
         self._out_frames: deque[bytearray] = deque()
+        #: stalls of bulk-OUT in a row
+        self._out_stalls = 0
 
     def start(self) -> None:
         """Listen to the reader. Raises UsbError."""
@@ -245,6 +249,7 @@ class Commands:
 
     def _sent(self, status: int, _length: int) -> None:
         if status == _COMPLETED:
+            self._out_stalls = 0
             if self._out_frames:
                 self._out_frames.popleft()
             if self._out_frames and not self._is_stopped:
@@ -257,11 +262,19 @@ class Commands:
         if status is Status.NO_DEVICE:
             self._lose("it was unplugged")
             return
-        frame = self._out_frames.popleft()
         if status is not Status.CANCELLED:
             self._note_failure(status, "bulk-OUT")
+            if self._why_lost:
+                return
         if status is Status.STALL:
             self._clear_halt(self._pipes.bulk_out.address)
+            self._out_stalls += 1
+            if self._out_stalls <= _MAX_STALLS:
+                # The reader halted the pipe because of the frame before: this one was not looked at.
+                self._send_next()
+                return
+        self._out_stalls = 0
+        frame = self._out_frames.popleft()
         pending = self._active[frame[SLOT]]
         if pending is not None and pending.frame is frame:
             self._fail(
