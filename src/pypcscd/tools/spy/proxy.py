@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import select
 import socket
 import struct
 import time
@@ -14,6 +15,8 @@ from pypcscd.control.stream import Closed, Data, Opened, Record
 
 _CREDENTIALS = struct.Struct("3i")
 _BACKLOG = 128
+_CLIENT_ENDED = "the client went away"
+_DAEMON_ENDED = "the daemon closed the connection"
 
 
 class ProxyError(Exception):
@@ -101,6 +104,8 @@ class _Link:
         self._number = number
         self._ended = ended
         self._is_over = False
+        #: who was the first to say nothing more
+        self._why = ""
         self.client = _Side(self, from_client=True)
         self.daemon = _Side(self, from_client=False)
         self._connecting: asyncio.Task[None] | None = None
@@ -136,8 +141,17 @@ class _Link:
     def passed(self, data: bytes, *, from_client: bool) -> None:
         self._proxy.watch(Data(self._number, self._proxy.clock.now(), from_client, data))
 
+    def ended_by(self, side: "_Side") -> None:
+        """There is nothing more to come from this side."""
+        if side is self.client and not side.is_gone and self.daemon.transport is not None:
+            # It only has nothing more to say; answers may still be on their way to it.
+            self._why = _CLIENT_ENDED
+            self.daemon.transport.write_eof()
+        else:
+            self.lost(side)
+
     def lost(self, side: "_Side") -> None:
-        self.close("the client went away" if side is self.client else "the daemon closed the connection")
+        self.close(self._why or (_CLIENT_ENDED if side is self.client else _DAEMON_ENDED))
 
     def close(self, why: str) -> None:
         if self._is_over:
@@ -169,10 +183,8 @@ class _Side(asyncio.Protocol):
         self._link.passed(data, from_client=self._from_client)
 
     def eof_received(self) -> bool:
-        other = self._link.other(self).transport
-        if other is not None and other.can_write_eof():
-            other.write_eof()
-        return True  # answers may still be on their way to it
+        self._link.ended_by(self)
+        return True  # it is the link that closes
 
     def pause_writing(self) -> None:
         other = self._link.other(self).transport
@@ -187,6 +199,15 @@ class _Side(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self._link.lost(self)
+
+    @property
+    def is_gone(self) -> bool:
+        """The other end is closed, and not only for writing."""
+        if self.transport is None:
+            return True
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), 0)
+        return any(event & select.POLLHUP for _, event in poll.poll(0))
 
     def hang_up(self) -> None:
         """Send what is owed and close."""

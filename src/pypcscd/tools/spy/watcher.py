@@ -49,8 +49,6 @@ class _Watched:
         self.secrets = MessageSecrets()
         #: reader names by card handle, for the packets
         self.readers: dict[int, str] = {}
-        #: the ATRs that there is a packet of, by reader
-        self.atrs: dict[str, bytes] = {}
 
 
 class Watcher:
@@ -78,6 +76,8 @@ class Watcher:
         self._table_size = table_size
         self._filter = chosen or Filter()
         self._watched: dict[int, _Watched] = {}
+        #: the ATRs that there is a packet of, by reader
+        self._atrs: dict[str, bytes] = {}
 
     def feed(self, record: Record) -> None:
         """Take the next record of the stream."""
@@ -171,12 +171,12 @@ class Watcher:
             packets.response(seen.data, now, self._comment(watched, body.card))
         elif seen.command in (Command.GET_READERS_STATE, Command.READERS_STATE_ARRAY):
             for reader in seen.readers:
-                is_new = watched.atrs.get(reader.name) != reader.atr
+                is_new = self._atrs.get(reader.name) != reader.atr
                 if reader.atr and is_new and (self._filter.reader or "") in reader.name:
                     packets.answer_to_reset(
                         reader.atr, now, f"({watched.connection.number}) {watched.connection}: {reader.name}"
                     )
-                watched.atrs[reader.name] = reader.atr
+                self._atrs[reader.name] = reader.atr
 
     def _wants_reader(self, watched: _Watched, card: int) -> bool:
         return self._filter.reader is None or self._filter.reader in watched.readers.get(card, "")
