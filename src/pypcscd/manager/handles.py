@@ -1,16 +1,11 @@
 """Who uses the readers: clients, their context and their card handles."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Container
-from typing import TYPE_CHECKING
 
+from pypcscd.manager.reader import Reader, User
+from pypcscd.manager.roster import View
 from pypcscd.scard import PcscError, ReturnCode
-
-if TYPE_CHECKING:
-    from pypcscd.manager.reader import Reader
-    from pypcscd.manager.roster import View
 
 
 class Client:
@@ -30,17 +25,16 @@ class Client:
         self.handles: dict[int, Handle] = {}
 
 
-class Handle:
+class Handle(User):
     """A card handle (SCARDHANDLE)."""
 
-    __slots__ = ("client", "event", "identifier", "reader")
+    __slots__ = ("client", "identifier", "reader")
 
     def __init__(self, identifier: int, client: Client, reader: Reader) -> None:
+        super().__init__(client)
         self.identifier = identifier
         self.client = client
         self.reader = reader
-        #: W_RESET_CARD or W_REMOVED_CARD until the next reconnect
-        self.event: ReturnCode | None = None
 
 
 class UnknownHandleError(Exception):

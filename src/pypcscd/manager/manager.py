@@ -187,7 +187,7 @@ class Manager:
             raise PcscError(ReturnCode.E_SHARING_VIOLATION)
         holder = reader.lock.holder
         # A client cannot end its own transaction while it waits here, so it is let through.
-        if holder is not None and holder.client is not client:
+        if holder is not None and holder.owner is not client:
             await reader.lock.wait_until_free(None)
         async with reader.commands:
             if reader.is_gone:
@@ -268,7 +268,7 @@ class Manager:
         touches_card = disposition in (Disposition.RESET, Disposition.UNPOWER)
         if disposition != Disposition.LEAVE and reader.lock.is_held_by_other(handle):
             holder = reader.lock.holder
-            if holder is not None and holder.client is client:
+            if holder is not None and holder.owner is client:
                 raise PcscError(ReturnCode.E_SHARING_VIOLATION)
             await reader.lock.wait_until_free(None)
         try:
@@ -293,7 +293,7 @@ class Manager:
         if reader.lock.try_acquire(handle):
             return
         holder = reader.lock.holder
-        if holder is not None and holder.client is client:
+        if holder is not None and holder.owner is client:
             # The same connection cannot end that transaction before it has this answer.
             raise PcscError(ReturnCode.E_SHARING_VIOLATION)
         if not await reader.lock.acquire(handle, self.settings.transaction_bound):
@@ -442,7 +442,7 @@ class Manager:
         lock = handle.reader.lock
         if lock.holder is None or lock.holder is handle:
             return
-        if lock.holder.client is handle.client or not await lock.wait_until_free(self.settings.busy_bound):
+        if lock.holder.owner is handle.owner or not await lock.wait_until_free(self.settings.busy_bound):
             raise PcscError(ReturnCode.E_SHARING_VIOLATION)
 
     def _check_fits(self, response: bytes, room: int) -> None:

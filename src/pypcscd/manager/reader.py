@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from pypcscd import atr
 from pypcscd.driver import DriverError, Presence, Reason, Slot
 from pypcscd.eager import Background, Bounded
-from pypcscd.manager.handles import Handle
 from pypcscd.manager.lock import TransactionLock
 from pypcscd.manager.settings import Settings
 from pypcscd.scard import MAX_ATR_SIZE, PcscError, Protocol, ReaderState, ReaderStatus, ReturnCode
@@ -26,6 +25,18 @@ _CARD_READY = ReaderState.PRESENT | ReaderState.POWERED | ReaderState.NEGOTIABLE
 _CARD_MUTE = ReaderState.PRESENT | ReaderState.SWALLOWED
 #: a power-up that failed for these reasons may succeed the next time
 _WORTH_ANOTHER_TRY = (Reason.POWER, Reason.COMMUNICATION)
+
+
+class User:
+    """Who uses a reader: a card handle, as far as the reader is concerned."""
+
+    __slots__ = ("event", "owner")
+
+    def __init__(self, owner: object) -> None:
+        #: whose handle it is; two with the same owner must not wait for each other
+        self.owner = owner
+        #: W_RESET_CARD or W_REMOVED_CARD until the next reconnect
+        self.event: ReturnCode | None = None
 
 
 class Reader:
@@ -49,8 +60,8 @@ class Reader:
         self.name = name
         self.slot = slot
         self.commands = asyncio.Lock()
-        self.lock: TransactionLock[Handle] = TransactionLock(settings.retry_window)
-        self.handles: set[Handle] = set()
+        self.lock: TransactionLock[User] = TransactionLock(settings.retry_window)
+        self.handles: set[User] = set()
         self.is_exclusive = False
         #: the device is gone for good; only handles of old clients still know this object
         self.is_gone = False
@@ -108,14 +119,14 @@ class Reader:
 
     # --- handles ------------------------------------------------------------------------------
 
-    def add_handle(self, handle: Handle, *, exclusive: bool) -> None:
+    def add_handle(self, handle: User, *, exclusive: bool) -> None:
         self.handles.add(handle)
         if exclusive:
             self.make_exclusive(handle)
         else:
             self._sharing_changed()
 
-    def remove_handle(self, handle: Handle) -> None:
+    def remove_handle(self, handle: User) -> None:
         """Forget a handle, its lock and its place in the queue; the last one frees the card's power."""
         self.handles.discard(handle)
         if not self.handles:
@@ -124,18 +135,18 @@ class Reader:
         self.let_rest()
         self._sharing_changed()
 
-    def make_exclusive(self, handle: Handle) -> None:
+    def make_exclusive(self, handle: User) -> None:
         """Exclusive access is a transaction that cannot be ended by SCardEndTransaction."""
         self.is_exclusive = self.lock.try_acquire(handle)
         self._sharing_changed()
 
-    def make_shared(self, handle: Handle) -> None:
+    def make_shared(self, handle: User) -> None:
         if self.is_exclusive:
             self.is_exclusive = False
             self.lock.release(handle)
             self._sharing_changed()
 
-    def release(self, handle: Handle) -> bool:
+    def release(self, handle: User) -> bool:
         """End one transaction of the handle; False if there is none."""
         return self.lock.release(handle, floor=1 if self.is_exclusive else 0)
 
