@@ -137,26 +137,9 @@ def test_nobody_imports_a_driver(module: str) -> None:
     assert {name for name in IMPORTS[module] if name.split(".")[0] in packages} == set()
 
 
-def without_types(tree: ast.Module) -> ast.Module:
-    """The module without what stands under ``if TYPE_CHECKING``."""
-
-    def is_for_types(node: ast.stmt) -> bool:
-        return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
-
-    return ast.Module([node for node in tree.body if not is_for_types(node)], [])
-
-
 def test_there_are_no_cycles() -> None:
-    """Two classes of one package may name each other in annotations; nothing else goes round."""
-    graph = {}
-    for name, tree in TREES.items():
-        package = name.rpartition(".")[0]
-        for_types = IMPORTS[name] - set(imports(without_types(tree), TREES))
-        graph[name] = {
-            other
-            for other in IMPORTS[name] & TREES.keys()
-            if other not in for_types or other.rpartition(".")[0] != package
-        }
+    """Not even for annotations alone."""
+    graph = {name: IMPORTS[name] & TREES.keys() - {name} for name in TREES}
     # raises CycleError, which names the modules
     tuple(graphlib.TopologicalSorter(graph).static_order())
 
