@@ -6,7 +6,7 @@ next request. All bytes come out again, in ``raw``, once and in the order of the
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from pypcscd.protocol.connection import FIXED_TABLE_SIZE, NATIVE_ORDER
 from pypcscd.protocol.dialects import (
@@ -69,6 +69,19 @@ class NotUnderstood(NamedTuple):
 Seen = SeenRequest | SeenReply | SeenEvent | NotUnderstood
 
 
+class Tap(Protocol):
+    """Somebody who is handed the bytes of one connection, as they come and go."""
+
+    def received(self, data: memoryview) -> None:
+        """The client sent this; it is valid during the call only."""
+
+    def sent(self, data: bytes) -> None:
+        """The daemon sent this."""
+
+    def closed(self) -> None:
+        """The connection is over."""
+
+
 class Observer:
     """What one connection says, in every dialect and byte order."""
 
@@ -78,11 +91,13 @@ class Observer:
         dialect: Dialect = UNTOLD,
         byte_order: str = "",
         table_size: int | None = None,
+        is_joined: bool = False,
     ) -> None:
         """For a connection that is seen from its beginning, nothing need be known.
 
-        ``dialect`` and ``byte_order`` ("<" or ">") are for one that is joined later. ``table_size``:
-        the records of a fixed reader table, 16 or 48; by default the one that fits.
+        One that is joined later (``is_joined``, between two requests) has a ``dialect`` and a
+        ``byte_order`` ("<" or ">"), and perhaps an answer on its way to something that was not seen.
+        ``table_size``: the records of a fixed reader table, 16 or 48; by default the one that fits.
         """
         self._byte_order = byte_order
         self._codec: Codec = codec(dialect, byte_order or NATIVE_ORDER)
@@ -92,8 +107,8 @@ class Observer:
         #: what the daemon has not answered yet, and its body
         self._asked: Command | None = None
         self._asked_body: Message | None = None
-        #: an unknown command was asked: what the daemon says is its answer
-        self._is_lost = False
+        #: it is not known what was asked: whatever the daemon says is its answer
+        self._is_lost = is_joined
         self._counted = 0
 
     @property

@@ -1,6 +1,7 @@
 """One client socket: what it shows, to whom, and how."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from pypcscd.manager.manager import Manager
 from pypcscd.protocol.connection import ServerConnection
@@ -23,6 +24,8 @@ class Door:
         self.tables = TableCache()
         #: shared by the sessions, because each empties it before anybody else's turn
         self.receive_buffer = memoryview(bytearray(_RECEIVE_BUFFER_SIZE))
+        #: called with each new session, while somebody watches
+        self.opened: Callable[[Any], None] | None = None
         self._rules = tuple(rules)
 
     def denial(self, peer: Peer) -> str:

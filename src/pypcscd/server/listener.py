@@ -52,6 +52,15 @@ class Listener:
         self._connections = 0
         self._sessions: set[Session] = set()
 
+    @property
+    def door(self) -> Door:
+        return self._door
+
+    @property
+    def sessions(self) -> frozenset[Session]:
+        """The connections that are open now."""
+        return frozenset(self._sessions)
+
     async def start(self) -> None:
         """Serve those who have connected already, and all who will."""
         loop = asyncio.get_running_loop()

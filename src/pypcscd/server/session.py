@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import cast
 
 from pypcscd import eager
-from pypcscd.manager.handles import UnknownHandleError
+from pypcscd.manager.handles import Client, UnknownHandleError
 from pypcscd.protocol.connection import RemoteProtocolError, Request, ServerConnection
+from pypcscd.protocol.observer import Tap
 from pypcscd.scard import PcscError, ReturnCode
 from pypcscd.server.access import Peer
 from pypcscd.server.calls import Calls, NoAnswerError
@@ -36,9 +37,30 @@ class Session(asyncio.BufferedProtocol):
         self._client = door.manager.add_client(self._peer, self._notify, door.view)
         self._calls = Calls(door.manager, self._client, self._connection, door.tables)
         self._transport: asyncio.Transport | None = None
+        #: set while somebody watches this connection
+        self.tap: Tap | None = None
         self._is_refused = False
         self._pending: asyncio.Task[bytes] | None = None
         self._is_congested = False
+
+    # --- what may be looked at ----------------------------------------------------------------
+
+    @property
+    def peer(self) -> Peer:
+        return self._peer
+
+    @property
+    def connection(self) -> ServerConnection:
+        return self._connection
+
+    @property
+    def client(self) -> Client:
+        return self._client
+
+    @property
+    def is_busy(self) -> bool:
+        """A request is being carried out."""
+        return self._pending is not None
 
     # --- called by the event loop -------------------------------------------------------------
 
@@ -53,13 +75,18 @@ class Session(asyncio.BufferedProtocol):
         if not access.allows(self._peer):
             log.warning("%s", self._door.denial(self._peer))
             self._calls.deny()
+        if self._door.opened is not None:
+            self._door.opened(self)
         log.debug("%s connected", self._peer)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._door.receive_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._connection.receive_data(self._door.receive_buffer[:nbytes])
+        data = self._door.receive_buffer[:nbytes]
+        if self.tap is not None:
+            self.tap.received(data)
+        self._connection.receive_data(data)
         if self._pending is None and not self._is_congested:
             self._serve()
         elif self._transport is not None and self._connection.buffered > _READ_AHEAD:
@@ -116,6 +143,8 @@ class Session(asyncio.BufferedProtocol):
                 self._pending = outcome
                 outcome.add_done_callback(lambda task: self._complete(request, task))
             elif self._transport is not None:
+                if self.tap is not None:
+                    self.tap.sent(outcome.value)
                 self._transport.write(outcome.value)
 
     def _complete(self, request: Request, task: asyncio.Task[bytes]) -> None:
@@ -130,12 +159,17 @@ class Session(asyncio.BufferedProtocol):
             self._fail(request)
         else:
             if self._transport is not None:
+                if self.tap is not None:
+                    self.tap.sent(answer)
                 self._transport.write(answer)
                 self._go_on()
 
     def _notify(self, rv: ReturnCode) -> None:
         if self._transport is not None:
-            self._transport.write(self._connection.event(rv))
+            event = self._connection.event(rv)
+            if self.tap is not None:
+                self.tap.sent(event)
+            self._transport.write(event)
 
     # --- when things go wrong -----------------------------------------------------------------
 
@@ -153,6 +187,8 @@ class Session(asyncio.BufferedProtocol):
         if self._pending is not None:
             self._pending.cancel()
         self._door.manager.remove_client(self._client)
+        if self.tap is not None:
+            self.tap.closed()
         self._ended(self)
         log.debug("%s disconnected", self._peer)
 
@@ -164,5 +200,8 @@ class Session(asyncio.BufferedProtocol):
         if request.body is None:
             self._drop("the daemon has no answer")
             return
-        self._transport.write(self._calls.refusal(request, PcscError(ReturnCode.F_INTERNAL_ERROR)))
+        refusal = self._calls.refusal(request, PcscError(ReturnCode.F_INTERNAL_ERROR))
+        if self.tap is not None:
+            self.tap.sent(refusal)
+        self._transport.write(refusal)
         self._go_on()
