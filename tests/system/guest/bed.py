@@ -155,6 +155,8 @@ class Bed(Client):
             program = Path(sys.executable).with_name("pypcscd")
             self._command = [str(program), "-f", "--usb", "-c", str(empty)]
         self.simulator = Simulator()
+        #: how the readers are listed; libpcsclite itself may have room for 16 only
+        self.list: Callable[[], list[str]] = self.readers
         self.start()
 
     def start(self) -> None:
@@ -208,7 +210,7 @@ class Bed(Client):
     @contextmanager
     def reader(self, model: str, cards: dict[str, Any] | None = None, **changes: Any) -> Iterator["Reader"]:
         """A reader plugged in and listed; at the end it is pulled, and must vanish."""
-        before = set(self.readers())
+        before = set(self.list())
         self._plugged += 1
         name = f"reader{self._plugged}"
         started = time.monotonic()
@@ -219,7 +221,7 @@ class Bed(Client):
 
         def listed() -> list[str] | None:
             assert self.alive, "the daemon has died"
-            names = sorted(set(self.readers()) - before)
+            names = sorted(set(self.list()) - before)
             return names if len(names) == expected else None
 
         try:
@@ -232,7 +234,7 @@ class Bed(Client):
                 self.simulator.order("unplug", name=name)
             started = time.monotonic()
             if self.alive:
-                wait_for(lambda: not set(self.readers()) - before, "the reader's end", 15)
+                wait_for(lambda: not set(self.list()) - before, "the reader's end", 15)
             reader.gone_seconds = time.monotonic() - started
 
     # costs

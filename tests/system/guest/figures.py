@@ -10,7 +10,7 @@ import subprocess
 from contextlib import ExitStack
 from typing import Any
 
-from bed import Bed, Reader, main
+from bed import SOCKET, Bed, Reader, main
 
 SLOTS = 8
 
@@ -47,11 +47,24 @@ def plugged(bed: Bed, stack: ExitStack, cards: int, milliseconds: float) -> list
     return readers
 
 
+def listed() -> list[str]:
+    """All readers, however many, of our daemon."""
+    from pypcscd.tools.client import Client
+
+    client = Client(SOCKET)
+    try:
+        return [reader.name for reader in client.readers()]
+    finally:
+        client.close()
+
+
 def measure(bed: Bed, cards: int, rounds: int, milliseconds: float) -> dict[str, Any]:
     # each time with a new daemon, which is gone before its readers: pcscd is sometimes stuck for long
     # when several banks are pulled one after the other
     bed.stop()
     bed.start()
+    if bed.daemon != "pcscd":
+        bed.list = listed
     with ExitStack() as stack:
         readers = plugged(bed, stack, cards, milliseconds)
         used = []
