@@ -361,20 +361,20 @@ DIFFERENCES: dict[str, list[Difference]] = {
             17, "A.get_attrib(h1, 0x0007A007, 264)", "E_UNSUPPORTED_FEATURE 264 -", "SUCCESS 4 FFFF0000"
         ),
         Difference(
-            17,
+            15,
             "A.get_attrib(h1, 0x7FFF0003, 264)",
             "E_INSUFFICIENT_BUFFER 264 -",
             "SUCCESS 18 5669727475616C2050434420303020303000",
         ),
         Difference(
-            17,
+            15,
             "A.get_attrib(h1, 0x7FFF0004, 264)",
             "E_INSUFFICIENT_BUFFER 264 -",
             "SUCCESS 18 5669727475616C2050434420303020303000",
         ),
-        Difference(17, "A.get_attrib(h1, 0x7FFF0003, None)", "E_INSUFFICIENT_BUFFER 264 -", "SUCCESS 18 -"),
+        Difference(15, "A.get_attrib(h1, 0x7FFF0003, None)", "E_INSUFFICIENT_BUFFER 264 -", "SUCCESS 18 -"),
         Difference(
-            17, "A.get_attrib(h1, 0x7FFF0003, 17)", "E_INSUFFICIENT_BUFFER 17 -", "E_INSUFFICIENT_BUFFER 18 -"
+            15, "A.get_attrib(h1, 0x7FFF0003, 17)", "E_INSUFFICIENT_BUFFER 17 -", "E_INSUFFICIENT_BUFFER 18 -"
         ),
         Difference(17, "A.set_attrib(h1, 0x00090303, 3B00)", "E_NOT_TRANSACTED", "E_UNSUPPORTED_FEATURE"),
         Difference(17, "A.control(h1, 0x42000D48, -, 264)", "E_UNSUPPORTED_FEATURE 0 -", "SUCCESS 0 -"),

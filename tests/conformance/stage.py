@@ -224,10 +224,13 @@ def scenarios() -> dict[str, Scenario]:
     return found
 
 
-def play(daemon: str, port: int, scenario: Scenario) -> dict[str, Any]:
+def play(daemon: str, port: int, scenario: Scenario, *, native: bool = False) -> dict[str, Any]:
     """Play a scenario to its end. Returns the transcript, and what went wrong in the playing."""
     error = ""
-    stage = Stage(daemon, port, getattr(scenario, "needs", Needs()))
+    needs = getattr(scenario, "needs", Needs())
+    if native and not needs.scripted_driver:
+        needs = needs._replace(native_driver=True)
+    stage = Stage(daemon, port, needs)
     try:
         try:
             scenario(stage)
@@ -268,9 +271,13 @@ class Theatre:
         self._walk: Any = None
 
     def obey(self, order: dict[str, Any]) -> dict[str, Any]:
-        """``scenario``: play it; ``walk``: "start" or "end"; ``step``: name and arguments."""
+        """``scenario``: play it, ``native`` driver or not.
+
+        ``walk``: "start" or "end"; ``step``: name and arguments.
+        """
         if "scenario" in order:
-            return play(self._daemon, self._next_port(), self.scenarios[order["scenario"]])
+            scenario = self.scenarios[order["scenario"]]
+            return play(self._daemon, self._next_port(), scenario, native=order["native"])
         lines: list[Line] = []
         error = ""
         try:
