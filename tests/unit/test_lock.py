@@ -1,6 +1,7 @@
 """The transaction lock: who gets it when, and who waits how long."""
 
 import asyncio
+import time
 
 from pypcscd.manager.lock import TransactionLock
 
@@ -156,3 +157,45 @@ async def test_abandon_wakes_everybody() -> None:
     await turn()
     lock.abandon()
     assert await asyncio.gather(*waiters, passer) == [True, True, True]
+
+
+# --- what people are told ---------------------------------------------------------------------
+
+
+async def test_since_when_the_holder_holds() -> None:
+    lock = make()
+    before = time.monotonic()
+    assert lock.try_acquire("holder")
+    since = lock.held_since
+    assert before <= since <= time.monotonic()
+    assert lock.try_acquire("holder")
+    lock.release("holder")
+    assert lock.held_since == since, "the first of nested transactions counts"
+    waiter = asyncio.create_task(lock.acquire("waiter", BOUND))
+    await turn()
+    handed_over = time.monotonic()
+    lock.release("holder")
+    assert await waiter
+    assert handed_over <= lock.held_since <= time.monotonic()
+
+
+async def test_who_waits_and_since_when() -> None:
+    lock = make()
+    lock.try_acquire("holder")
+    assert lock.queue == []
+    before = time.monotonic()
+    first = asyncio.create_task(lock.acquire("first", SHORT))
+    second = asyncio.create_task(lock.wait_until_free(BOUND, "second"))
+    await turn()
+    assert [waiter for waiter, _ in lock.queue] == ["first", "second"]
+    since = lock.queue[0][1]
+    assert before <= since <= lock.queue[1][1]
+    assert not await first
+    again = asyncio.create_task(lock.acquire("first", BOUND))
+    await turn()
+    assert lock.queue[0] == ("first", since), "a retry waits since the first try"
+    lock.release("holder")
+    assert await again
+    lock.release("first")
+    assert await second
+    assert lock.queue == []

@@ -7,6 +7,7 @@ ticket whose owner is waiting at that moment.
 """
 
 import asyncio
+import time
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
@@ -16,10 +17,13 @@ Holder = TypeVar("Holder", bound=Hashable)
 class _Ticket(Generic[Holder]):
     """A place in the queue. ``holder`` is None for one who only waits until the lock is free."""
 
-    __slots__ = ("expiry", "holder", "turn")
+    __slots__ = ("expiry", "holder", "since", "turn", "waiter")
 
-    def __init__(self, holder: Holder | None) -> None:
+    def __init__(self, holder: Holder | None, waiter: object) -> None:
         self.holder = holder
+        #: who this is, for people
+        self.waiter = waiter
+        self.since = time.monotonic()
         #: True when it is this ticket's turn, False at the bound; None while its owner does not wait
         self.turn: asyncio.Future[bool] | None = None
         self.expiry: asyncio.TimerHandle | None = None
@@ -32,6 +36,8 @@ class TransactionLock(Generic[Holder]):
         """``retry_window``: seconds for which a refused holder keeps its place in the queue."""
         self.holder: Holder | None = None
         self.depth = 0
+        #: the time, by ``time.monotonic``, at which the holder got the lock
+        self.held_since = 0.0
         self._retry_window = retry_window
         self._queue: list[_Ticket[Holder]] = []
 
@@ -43,6 +49,8 @@ class TransactionLock(Generic[Holder]):
         if self.is_held_by_other(holder):
             return False
         self._discard(holder)
+        if self.depth == 0:
+            self.held_since = time.monotonic()
         self.holder = holder
         self.depth += 1
         return True
@@ -53,7 +61,7 @@ class TransactionLock(Generic[Holder]):
             return True
         ticket = self._ticket_of(holder)
         if ticket is None:
-            ticket = _Ticket(holder)
+            ticket = _Ticket(holder, holder)
             self._queue.append(ticket)
         elif ticket.expiry is not None:
             ticket.expiry.cancel()
@@ -63,15 +71,15 @@ class TransactionLock(Generic[Holder]):
         ticket.expiry = asyncio.get_running_loop().call_later(self._retry_window, self._drop, ticket)
         return False
 
-    async def wait_until_free(self, bound: float | None) -> bool:
-        """Wait for a moment at which nobody holds the lock, without taking it.
+    async def wait_until_free(self, bound: float | None, waiter: object = None) -> bool:
+        """Wait for a moment at which nobody holds the lock, without taking it. ``waiter``: who this is.
 
         True: this is the moment; the caller may do one thing before the next holder can. False:
         ``bound`` seconds have passed. None waits for ever.
         """
         if self.holder is None:
             return True
-        ticket: _Ticket[Holder] = _Ticket(None)
+        ticket: _Ticket[Holder] = _Ticket(None, waiter)
         self._queue.append(ticket)
         if await self._wait_turn(ticket, bound):
             return True
@@ -109,6 +117,11 @@ class TransactionLock(Generic[Holder]):
         """Who waits for the lock, first come first, including those between two tries."""
         return [ticket.holder for ticket in self._queue if ticket.holder is not None]
 
+    @property
+    def queue(self) -> list[tuple[object, float]]:
+        """Everybody who waits, in their order, and since when (``time.monotonic``)."""
+        return [(ticket.waiter, ticket.since) for ticket in self._queue]
+
     def _free(self) -> None:
         self.holder = None
         for ticket in list(self._queue):
@@ -119,6 +132,7 @@ class TransactionLock(Generic[Holder]):
             if ticket.holder is not None:
                 self.holder = ticket.holder
                 self.depth = 1
+                self.held_since = time.monotonic()
             turn.set_result(True)
             if ticket.holder is not None:
                 return

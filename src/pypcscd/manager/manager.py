@@ -151,6 +151,9 @@ class Manager:
         """False if the client was not waiting (any more): then it has been notified."""
         return self._waiting.pop(client, self) is None
 
+    def is_waiting(self, client: Client) -> bool:
+        return client in self._waiting
+
     def cancel(self, canceller: Client, context: int) -> None:
         """SCardCancel, from any connection with the same view. One who does not wait is left alone."""
         client = self._contexts.get(context)
@@ -188,7 +191,7 @@ class Manager:
         holder = reader.lock.holder
         # A client cannot end its own transaction while it waits here, so it is let through.
         if holder is not None and holder.owner is not client:
-            await reader.lock.wait_until_free(None)
+            await reader.lock.wait_until_free(None, client)
         async with reader.commands:
             if reader.is_gone:
                 raise PcscError(ReturnCode.E_READER_UNAVAILABLE)
@@ -270,7 +273,7 @@ class Manager:
             holder = reader.lock.holder
             if holder is not None and holder.owner is client:
                 raise PcscError(ReturnCode.E_SHARING_VIOLATION)
-            await reader.lock.wait_until_free(None)
+            await reader.lock.wait_until_free(None, client)
         try:
             if touches_card and not reader.is_gone:
                 await dispositions.after_disconnect(reader, disposition)
@@ -442,7 +445,9 @@ class Manager:
         lock = handle.reader.lock
         if lock.holder is None or lock.holder is handle:
             return
-        if lock.holder.owner is handle.owner or not await lock.wait_until_free(self.settings.busy_bound):
+        if lock.holder.owner is handle.owner or not await lock.wait_until_free(
+            self.settings.busy_bound, handle
+        ):
             raise PcscError(ReturnCode.E_SHARING_VIOLATION)
 
     def _check_fits(self, response: bytes, room: int) -> None:

@@ -93,6 +93,11 @@ class Reader:
     def has_card(self) -> bool:
         return ReaderState.PRESENT in self.state
 
+    @property
+    def is_powered(self) -> bool:
+        """The card has power now, whatever the state word says."""
+        return self._is_powered
+
     def check_available(self) -> None:
         """Raise INVALID_VALUE if the reader is gone and READER_UNAVAILABLE if it does not work."""
         if self.is_gone:
