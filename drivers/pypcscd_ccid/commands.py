@@ -11,9 +11,9 @@ differ: what is not a proper answer costs the command that it may belong to, and
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from pypcscd.driver import DriverError, Reason
 from pypcscd_ccid import messages
@@ -33,6 +33,7 @@ from pypcscd_ccid.messages import (
     Command,
     SlotError,
 )
+from pypcscd_ccid.pending import Counters, Pending
 from pypcscd_ccid.usb import Transfer, UsbError, UsbHandle
 
 _log = logging.getLogger("pypcscd.ccid")
@@ -46,8 +47,7 @@ _ABORT_REQUEST = 0x01
 _COMPLETED = int(Status.COMPLETED)
 _CANCELLED = int(Status.CANCELLED)
 _CLASS_OUT = 0x21
-#: seconds before a command is repeated that a busy slot refused, doubled up to the second
-_FIRST_PAUSE = 0.005
+#: seconds between repetitions of a command that a busy slot refused, at most
 _LONGEST_PAUSE = 0.1
 #: seconds before a failed transfer is tried again, doubled up to the second
 _FIRST_RETRY = 0.005
@@ -56,38 +56,6 @@ _LONGEST_RETRY = 0.5
 _MAX_FAILURES = 10
 #: a frame is sent again after this many stalls
 _MAX_STALLS = 2
-
-
-@dataclass
-class Counters:
-    """What went wrong on the interface, for those who look for the cause."""
-
-    #: replies that nobody waited for: late ones, and those with a wrong slot or sequence number
-    dropped: int = 0
-    broken: int = 0
-    timeouts: int = 0
-    aborts: int = 0
-    busy: int = 0
-    transfer_failures: int = 0
-
-
-class Pending:
-    """A command that waits, or is under way."""
-
-    __slots__ = ("answer", "deadline", "frame", "future", "is_abort", "is_late", "pause", "seconds", "slot")
-
-    def __init__(self, frame: bytearray, seconds: float, future: "asyncio.Future[bytes]") -> None:
-        self.frame = frame
-        self.slot = frame[SLOT]
-        self.answer = messages.ANSWERS[frame[0]]
-        #: that it may take, before and after each request for more time
-        self.seconds = seconds
-        self.future = future
-        self.deadline = 0.0
-        self.pause = _FIRST_PAUSE
-        self.is_abort = False
-        #: the deadline has passed, and the bulk-IN pipe is asked for what it has
-        self.is_late = False
 
 
 class Commands:
@@ -124,6 +92,8 @@ class Commands:
         self._why_lost = ""
         self._is_stopped = False
         self._timer: asyncio.TimerHandle | None = None
+        #: when the timer fires
+        self._next_look = math.inf
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures = 0
         packet = max(pipes.bulk_in.max_packet, 8)
@@ -172,10 +142,10 @@ class Commands:
             raise self._gone()
         pending = Pending(frame, seconds, self._loop.create_future())
         # What is queued waits for its own slot if the reader takes more, so it is not passed over.
-        if self._in_flight < self._limit and self._active[pending.slot] is None:
-            self._begin(pending)
-        else:
+        if self._in_flight >= self._limit or self._active[pending.slot] is not None:
             self._queue.append(pending)
+        else:
+            self._begin(pending)
         return pending
 
     async def run(self, frame: bytearray, seconds: float) -> bytes:
@@ -207,8 +177,9 @@ class Commands:
         frame = pending.frame
         frame[SEQ] = self._sequence
         self._sequence = (self._sequence + 1) & 0xFF
-        pending.deadline = self._loop.time() + pending.seconds
-        self._watch(pending.deadline)
+        pending.deadline = deadline = self._loop.time() + pending.seconds
+        if deadline < self._next_look:
+            self._watch(deadline)
         self._queue_frame(frame)
 
     def _queue_frame(self, frame: bytearray) -> None:
@@ -405,14 +376,15 @@ class Commands:
 
     def _watch(self, deadline: float) -> None:
         """Have the deadlines looked at in time. The timer is not set back for each command that ends."""
-        if self._timer is not None:
-            if self._timer.when() <= deadline:
-                return
-            self._timer.cancel()
-        self._timer = self._loop.call_at(deadline, self._look_at_deadlines)
+        if deadline < self._next_look:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._next_look = deadline
+            self._timer = self._loop.call_at(deadline, self._look_at_deadlines)
 
     def _look_at_deadlines(self) -> None:
         self._timer = None
+        self._next_look = math.inf
         now = self._loop.time()
         for pending in tuple(self._active):
             if pending is not None and pending.deadline <= now:

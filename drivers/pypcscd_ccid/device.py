@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pypcscd.driver import Device, DeviceOpenError, DriverError, Reason
 from pypcscd_ccid import descriptor as descriptors
 from pypcscd_ccid import messages, quirks
-from pypcscd_ccid.commands import Commands, Counters
+from pypcscd_ccid.commands import Commands
 from pypcscd_ccid.descriptor import DescriptorError, Endpoint, Interface
 from pypcscd_ccid.libusb import Kind, Status
 from pypcscd_ccid.messages import Command
+from pypcscd_ccid.pending import Counters
 from pypcscd_ccid.quirks import Quirk
 from pypcscd_ccid.reader import ReaderFacts
 from pypcscd_ccid.slot import CcidSlot

@@ -62,7 +62,7 @@ class CcidSlot(Slot):
         self._takes_apdus = level in (Level.SHORT_APDU, Level.EXTENDED_APDU)
         self._chain = ChainedApdu(self) if level is Level.EXTENDED_APDU else None
         #: how APDUs are sent, None: as they are, in one message
-        self._exchange: ChainedApdu | BlockT1 | ByteT0 | None = None
+        self._exchange: BlockT1 | ByteT0 | None = None
         self._longest = self.max_data
         if facts.descriptor.max_message == LYING_MAX_MESSAGE:
             self._longest = messages.MAX_DATA
@@ -70,37 +70,40 @@ class CcidSlot(Slot):
     # --- the way of an APDU -------------------------------------------------------------------
 
     async def transmit(self, protocol: Protocol, apdu: bytes) -> bytes:
-        if self._exchange is not None:
-            response = await self._exchange.transmit(apdu)
-        elif len(apdu) <= self._longest:
-            response = await self._transmit_whole(apdu)
-        elif self._chain is not None:
-            response = await self._chain.transmit(apdu)
+        if self._exchange is not None or len(apdu) > self._longest:
+            response = await self._transmit_in_blocks(apdu)
         else:
-            raise DriverError(
-                Reason.COMMUNICATION,
-                f"{self.title}: the reader takes commands of {self._longest} bytes, this one has {len(apdu)}",
-            )
+            # One message each way, for most readers and cards; hence no coroutine of its own.
+            if not self._takes_apdus and not self._protocol:
+                raise DriverError(
+                    Reason.COMMUNICATION, f"{self.title}: no protocol was selected for the card"
+                )
+            seconds = self._timeout if apdu[:3] != _PPDU else max(self._timeout, _PPDU_TIMEOUT)
+            pending = self._commands.submit(messages.encode(_XFR_BLOCK, self._index, apdu), seconds)
+            try:
+                reply = await pending.future
+            except asyncio.CancelledError:
+                self._commands.abandon(pending)
+                raise
+            if self._chain is not None and reply[SPECIFIC]:
+                response = await self._chain.collect(reply)
+            else:
+                response = response_of(reply, self.title)
         if len(response) < 2:
             raise DriverError(
                 Reason.COMMUNICATION, f"{self.title}: the card answered {len(response)} bytes, no status word"
             )
         return response
 
-    async def _transmit_whole(self, apdu: bytes) -> bytes:
-        """One message each way, for most readers and cards."""
-        if not self._takes_apdus and not self._protocol:
-            raise DriverError(Reason.COMMUNICATION, f"{self.title}: no protocol was selected for the card")
-        seconds = self._timeout if apdu[:3] != _PPDU else max(self._timeout, _PPDU_TIMEOUT)
-        pending = self._commands.submit(messages.encode(_XFR_BLOCK, self._index, apdu), seconds)
-        try:
-            reply = await pending.future
-        except asyncio.CancelledError:
-            self._commands.abandon(pending)
-            raise
-        if self._chain is not None and reply[SPECIFIC]:
-            return await self._chain.collect(reply)
-        return response_of(reply, self.title)
+    async def _transmit_in_blocks(self, apdu: bytes) -> bytes:
+        if self._exchange is not None:
+            return await self._exchange.transmit(apdu)
+        if self._chain is not None:
+            return await self._chain.transmit(apdu)
+        raise DriverError(
+            Reason.COMMUNICATION,
+            f"{self.title}: the reader takes commands of {self._longest} bytes, this one has {len(apdu)}",
+        )
 
     async def transfer(self, data: bytes, level: int = 0, wtx: int = 0) -> bytes:
         frame = messages.encode(_XFR_BLOCK, self._index, data, wtx, level)
