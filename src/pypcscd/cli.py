@@ -17,6 +17,7 @@ from pypcscd.settings_file import DEFAULT_PATH, SettingsError, load
 _TOOLS = {
     "run": ("pypcscd.tools.run", "run a command with a private daemon and virtual readers"),
     "scan": ("pypcscd.tools.scan", "list the readers and cards, or watch them"),
+    "status": ("pypcscd.tools.status", "show readers and clients, who holds a card, who waits"),
     "spy": ("pypcscd.tools.spy.command", "show the PC/SC calls of programs"),
     "apdu": ("pypcscd.tools.apdu", "send APDUs to a card and print the responses"),
 }

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 from pypcscd.config import Config
+from pypcscd.control.admin import AdminSocket
 from pypcscd.hotplug.devices import DeviceKeeper
 from pypcscd.hotplug.drivers import Drivers, report_missing_parts
 from pypcscd.hotplug.usb import HotplugError, UsbWatcher, watch_usb
@@ -35,6 +36,7 @@ class Daemon:
         self._usb: UsbWatcher | None = None
         self._instances: list[Instance] = []
         self._listeners: list[Listener] = []
+        self._admin: AdminSocket | None = None
 
     async def start(self) -> None:
         """Take the sockets, open the devices, and serve. Raises DaemonError.
@@ -49,6 +51,7 @@ class Daemon:
             await self.devices.settle(self._config.settle_bound)
             for listener in self._listeners:
                 await listener.start()
+            await self._open_admin_socket()
         except BaseException:
             await self.stop()
             raise
@@ -71,8 +74,23 @@ class Daemon:
         door = Door(self.manager, socket_config, self._config.client_rules)
         self._listeners.append(Listener(door, listening, self._config.max_clients))
 
+    async def _open_admin_socket(self) -> None:
+        """Beside the daemon's own socket: /run/pcscd/pcscd.comm and /run/pcscd/pcscd.admin."""
+        path = self._config.sockets[0].path.with_suffix(".admin")
+        admin = AdminSocket(path, self.manager, self._listeners)
+        try:
+            await admin.start()
+        except OSError as error:
+            reason = error.strerror or error
+            log.error("no admin socket at %s, so status and spy will not work: %s", path, reason)
+        else:
+            self._admin = admin
+
     async def stop(self) -> None:
         """Hang up on the clients, power the cards off, close the devices, remove sockets and pid files."""
+        if self._admin is not None:
+            self._admin.close()
+            self._admin = None
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()

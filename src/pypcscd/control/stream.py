@@ -7,6 +7,8 @@ the records. Unknown keys and unknown kinds of records are to be passed over.
 import base64
 import binascii
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 VERSION = 1
@@ -28,6 +30,13 @@ class Opened(NamedTuple):
     #: for a connection that is joined later: its dialect, e.g. (4, 4), and byte order
     version: tuple[int, int] | None = None
     byte_order: str = ""
+    #: records in its reader table, where that is fixed; 0: not known
+    table_size: int = 0
+    #: it was open before, and something may have been asked that is not answered yet
+    is_joined: bool = False
+    context: int = 0
+    #: the readers of its card handles
+    handles: Mapping[int, str] = MappingProxyType({})
 
 
 class Data(NamedTuple):
@@ -72,6 +81,14 @@ def encode(record: Record) -> str:
             known["version"] = list(record.version)
         if record.byte_order:
             known["byte_order"] = record.byte_order
+        if record.table_size:
+            known["table_size"] = record.table_size
+        if record.is_joined:
+            known["joined"] = True
+        if record.context:
+            known["context"] = record.context
+        if record.handles:
+            known["handles"] = {str(card): name for card, name in record.handles.items()}
         return json.dumps(known)
     if isinstance(record, Data):
         # the stream's most frequent line, so it is made without the encoder
@@ -90,7 +107,7 @@ def decode(line: str) -> Record | None:
         if not isinstance(fields, dict):
             raise StreamError("a line is no JSON object")
         return _record(fields)
-    except (ValueError, TypeError, KeyError, binascii.Error) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, binascii.Error) as error:
         raise StreamError(f"a line is no record of a spy stream: {error}") from error
 
 
@@ -110,6 +127,10 @@ def _record(fields: dict[str, Any]) -> Record | None:
             str(fields.get("executable", "")),
             (int(version[0]), int(version[1])) if version else None,
             order if order in ("<", ">") else "",
+            int(fields.get("table_size", 0)),
+            bool(fields.get("joined", False)),
+            int(fields.get("context", 0)),
+            {int(card): str(name) for card, name in fields.get("handles", {}).items()},
         )
     if "data" in fields:
         data = base64.b64decode(fields["bytes"], validate=True)

@@ -6,7 +6,7 @@ SCardGetStatusChange is described in ``waits``. A call that is refused because o
 transaction is repeated by the client library; that is one call too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pypcscd.protocol.messages import Command, LongStatus, Status, Version
 from pypcscd.protocol.observer import NotUnderstood, Seen, SeenEvent, SeenReply, SeenRequest
@@ -55,6 +55,11 @@ class Folder:
         self._half: Wait | None = None
         #: SCardEstablishContext, from VERSION to ESTABLISH
         self._opening: Call | None = None
+
+    def join(self, context: int, handles: Mapping[int, str]) -> None:
+        """What is known of a connection that was open before: its context, and the handles' readers."""
+        self._parameters.context = context
+        self._parameters.readers.update(handles)
 
     def feed(self, seen: Seen, now: float, secret: Parts = ()) -> list[Shown]:
         """The calls and notes that are complete with this message. ``secret``: parts of its data."""

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TextIO
 
 from pypcscd.control import stream
+from pypcscd.tools.admin import AdminError
 from pypcscd.tools.child import SIGNALLED, Ending, complain, run_command
 from pypcscd.tools.client import default_socket
+from pypcscd.tools.spy.live import spy_live
 from pypcscd.tools.spy.objects import JsonRenderer
 from pypcscd.tools.spy.output import WatchThread
 from pypcscd.tools.spy.pcapng import PcapngWriter
@@ -29,11 +31,13 @@ _SWITCH_INTERVAL = 0.0001
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=_TOOL,
-        usage=f"{_TOOL} [options] -- COMMAND [ARGUMENT ...]\n"
+        usage=f"{_TOOL} [options]\n"
+        f"       {_TOOL} [options] -- COMMAND [ARGUMENT ...]\n"
         f"       {_TOOL} [options] --proxy SOCKET\n"
         f"       {_TOOL} [options] --read FILE",
         description="Show the PC/SC calls of programs, with their parameters, results and durations. "
-        "PINs and keys are hidden.",
+        "PINs and keys are hidden. Without COMMAND, --proxy and --read: all clients of a running pypcscd, "
+        "as its administrator.",
         epilog="example: pypcscd spy -- opensc-tool --list-readers",
     )
     source = parser.add_argument_group("what to watch")
@@ -103,15 +107,17 @@ def _mode(text: str) -> int:
 def main(arguments: Sequence[str]) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
-    if sum(choice is not None for choice in (options.command, options.proxy, options.read)) != 1:
-        parser.error("say what to watch: a COMMAND after --, or --proxy SOCKET, or --read FILE")
+    if sum(choice is not None for choice in (options.command, options.proxy, options.read)) > 1:
+        parser.error("only one of COMMAND, --proxy SOCKET and --read FILE")
     try:
         with ExitStack() as files:
             watcher = _watcher(options, files)
             if options.read is not None:
                 return _read(options.read, watcher)
+            if options.command is None and options.proxy is None:
+                return spy_live(options, watcher)
             return asyncio.run(_watch(options, watcher))
-    except (ProxyError, stream.StreamError) as error:
+    except (ProxyError, AdminError, stream.StreamError) as error:
         return complain(_TOOL, str(error), 1)
     except BrokenPipeError:
         # whoever read our output has gone; nothing is left to be said, not even by the interpreter

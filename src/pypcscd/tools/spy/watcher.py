@@ -114,8 +114,15 @@ class Watcher:
         if not self._filter.wants(connection):
             return
         dialect = DIALECTS.get(record.version, UNTOLD) if record.version else UNTOLD
-        observer = Observer(dialect=dialect, byte_order=record.byte_order, table_size=self._table_size)
-        self._watched[record.number] = _Watched(connection, observer)
+        observer = Observer(
+            dialect=dialect,
+            byte_order=record.byte_order,
+            table_size=self._table_size or record.table_size or None,
+            is_joined=record.is_joined,
+        )
+        watched = self._watched[record.number] = _Watched(connection, observer)
+        watched.readers.update(record.handles)
+        watched.folder.join(record.context, record.handles)
         if self._record is not None:
             self._record(record)
 
