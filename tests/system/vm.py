@@ -129,12 +129,10 @@ class Vm:
             listener.bind(str(path))
             listener.listen()
             listener.settimeout(BOOT_TIMEOUT)
-            self._qemu = subprocess.Popen(
-                self._command(kernel),
-                stdin=subprocess.DEVNULL,
-                stdout=(self._folder / "qemu").open("wb"),
-                stderr=subprocess.STDOUT,
-            )
+            with (self._folder / "qemu").open("wb") as log:
+                self._qemu = subprocess.Popen(
+                    self._command(kernel), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                )
             try:
                 self._port = listener.accept()[0]
             except TimeoutError:

@@ -4,11 +4,13 @@ The cases return what was seen. Whether that is good enough is judged outside, b
 are compared with does worse in places.
 """
 
+import os
+import signal
 import threading
 import time
 from typing import Any
 
-from bed import CHANGED, EMPTY, LEAVE, PRESENT, UNAWARE, Bed, Card, Reader, main
+from bed import CHANGED, EMPTY, LEAVE, PRESENT, UNAWARE, Bed, CallError, Card, Reader, main, wait_for
 
 READ = ("00B0000010", bytes(range(16)) + b"\x90\x00")
 #: how long a slot may take to recover before the case gives up
@@ -132,8 +134,33 @@ def case_stall_out(bed: Bed) -> Any:
 
 
 def case_endless_time_extension(bed: Bed) -> Any:
-    """Ends when the client gives up, or when the daemon does: what matters is that others go on."""
-    return one_slot(bed, kind="extensions", ms=200)
+    """Nothing tells it from a card that works for minutes: it may last as long as its client does."""
+    cards = {"0": {"protocol": 1}, "1": {"protocol": 1}}
+    with bed.reader("short", cards, max_slot_index=1, max_busy_slots=2) as reader:
+        neighbour = reader.connect(0)
+        reader.connect(1).disconnect(LEAVE)
+        reader.order("fault", kind="extensions", slot=1, ms=200)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                bed.another().connect(reader.names[1]).raw(READ[0])
+            finally:
+                os._exit(0)
+        wait_for(lambda: reader.counters.get("faults") == 1, "the fault")
+        failures, slowest, until = 0, 0.0, time.monotonic() + 3
+        while (started := time.monotonic()) < until:
+            failures += not works(neighbour)
+            slowest = max(slowest, time.monotonic() - started)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        ended = time.monotonic()
+        seen = {"neighbour failures": failures, "neighbour slowest": round(slowest, 3), "seconds": 3.0}
+        try:
+            card = bed.another().connect(reader.names[1], seconds=RECOVERY_SECONDS)
+        except CallError:
+            return {**seen, "recovered": None}
+        assert works(card)
+        return {**seen, "recovered": round(time.monotonic() - ended, 3)}
 
 
 def case_card_mute(bed: Bed) -> Any:
