@@ -1,6 +1,5 @@
 """pypcscd spy as a proxy: secrets, files, exit statuses, and what goes wrong."""
 
-import base64
 import json
 import os
 import re
@@ -16,30 +15,9 @@ from pathlib import Path
 
 import pytest
 from harness import CLIENTS, PYPCSCD, Background, Daemon, client_env, need, run_client, wait_for
+from spying import PIN, SELECT, VERIFY, leaks, read
 
-SELECT = "00A404000AA00000006203010C0601"
-PIN = b"73519264"
-VERIFY = "0020008108" + PIN.hex().upper()
 HEADER = struct.Struct("=II")
-
-
-def traces(pin: bytes) -> list[str]:
-    """How a PIN may look in an output."""
-    upper, lower = pin.hex(" ").upper(), pin.hex(" ")
-    found = [pin.decode(), upper, lower, upper.replace(" ", ""), lower.replace(" ", "")]
-    # base64 with the PIN at any position, without the letters that its neighbours have a part in
-    for shift in range(3):
-        text = base64.b64encode(bytes(shift) + pin).decode()
-        found.append(text[-(-shift * 8 // 6) : (shift + len(pin)) * 8 // 6])
-    return found
-
-
-def leaks(text: str) -> list[str]:
-    return [trace for trace in traces(PIN) if trace in text]
-
-
-def read(path: Path) -> str:
-    return path.read_bytes().decode("latin-1")
 
 
 def spy_files(directory: Path, *options: str) -> list[str | Path]:
