@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from socket import SO_SNDBUF, SOL_SOCKET, socket
 
-from pypcscd.driver import DriverError, Reason
+from pypcscd.driver import Answer, DriverError, Reason
 from pypcscd_ifdhandler.wire import HEADER, MAX_PAYLOAD, SEND_BUFFER, Kind
 
 #: Seconds that a driver may still take over a cancelled command before it counts as stuck.
@@ -35,7 +35,7 @@ class CommandChannel:
         self._loop = asyncio.get_running_loop()
         self._sequence = 0
         #: the command that the helper is busy with; cancelled when nobody wants the response
-        self._pending: asyncio.Future[tuple[int, bytes]] | None = None
+        self._pending: Answer[tuple[int, bytes]] | None = None
         #: commands that wait for the end of a cancelled one, in order
         self._waiting: list[asyncio.Future[None]] = []
         self._failure: str | None = None
@@ -68,7 +68,7 @@ class CommandChannel:
         except OSError as error:
             self._next_turn()
             raise DriverError(Reason.NO_DEVICE, f"the driver helper cannot be reached: {error}") from None
-        response: asyncio.Future[tuple[int, bytes]] = self._loop.create_future()
+        response: Answer[tuple[int, bytes]] = Answer(self._loop)
         self._pending = response
         try:
             return await response
@@ -77,8 +77,8 @@ class CommandChannel:
                 self._stuck_timer = self._loop.call_later(GIVEN_UP_LIMIT, self._stuck)
             raise
 
-    def _settle(self) -> "asyncio.Future[tuple[int, bytes]] | None":
-        """The helper is no longer busy; returns the future of the command if somebody awaits it."""
+    def _settle(self) -> Answer[tuple[int, bytes]] | None:
+        """The helper is no longer busy; returns what the command waits for if somebody awaits it."""
         if self._stuck_timer is not None:
             self._stuck_timer.cancel()
             self._stuck_timer = None
@@ -121,7 +121,8 @@ class CommandChannel:
             if kind == Kind.PRESENCE:
                 self._presence(argument)
             elif kind == Kind.RESPONSE and sequence == self._sequence and self._pending is not None:
-                if (pending := self._settle()) is not None:
-                    pending.set_result((argument, bytes(self._view[HEADER.size : size])))
+                pending = self._settle()
                 self._next_turn()
+                if pending is not None:
+                    pending.set_result((argument, bytes(self._view[HEADER.size : size])))
                 return

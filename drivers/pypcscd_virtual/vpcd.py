@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from pypcscd.driver import (
+    Answer,
     Device,
     DeviceConfig,
     DeviceOpenError,
@@ -53,25 +54,27 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._decoder = wire.Decoder()
         #: the answers to come, in order; those of commands that were given up are cancelled
-        self._answers: deque[asyncio.Future[bytes]] = deque()
+        self._answers: deque[Answer[bytes]] = deque()
         self._has_ended = False
         self.peer = ""
 
     # the fast path: question and answer
 
-    def ask(self, frame: bytes) -> asyncio.Future[bytes]:
-        """Send a frame; the future gets the payload of the answer, or a DriverError."""
-        answer = self._loop.create_future()
+    def ask(self, frame: bytes) -> Answer[bytes]:
+        """Send a frame; what is returned gets the payload of the answer, or a DriverError."""
+        answer: Answer[bytes] = Answer(self._loop)
         self._answers.append(answer)
         self._transport.write(frame)
         return answer
 
     def data_received(self, data: bytes) -> None:
-        for payload in self._decoder.feed(data):
-            if not self._answers:
-                self.drop(f"it sent a frame of {len(payload)} bytes that nobody asked for")
-                return
-            answer = self._answers.popleft()
+        payloads = self._decoder.feed(data)
+        # all are taken before the first is given out: the next question may be asked right then
+        expected = [self._answers.popleft() for _ in payloads[: len(self._answers)]]
+        if len(payloads) > len(expected):
+            surplus = payloads[len(expected)]
+            self.drop(f"it sent a frame of {len(surplus)} bytes that nobody asked for")
+        for answer, payload in zip(expected, payloads, strict=False):
             if not answer.done():
                 answer.set_result(payload)
 

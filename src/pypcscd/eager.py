@@ -1,51 +1,16 @@
-"""Run a coroutine now, and only make a task of it if it has to wait.
+"""Run a coroutine now, and the rest of it, if it has to wait, without a task.
 
 Most PC/SC calls finish without waiting. Their coroutines are stepped in the caller's own stack, so
-that such a call costs neither a task nor a turn of the event loop (``asyncio.eager_task_factory``
-does the same, but only from Python 3.12 on).
+that such a call costs neither a task nor a turn of the event loop. The others wait for one thing
+mostly, the card: a task would cost them two turns more.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Generic, TypeVar, cast
 
 T = TypeVar("T")
-
-
-class _Continued(Awaitable[T]):
-    """The rest of a coroutine whose first step has been run and which waits for ``waiting``.
-
-    It pauses once before that wait, for ``start`` to step it there. A task that is cancelled before
-    its first step throws into what it runs; a coroutine that has not begun would end without a word
-    to the one in here.
-    """
-
-    def __init__(self, coroutine: Coroutine[Any, Any, T], waiting: Any) -> None:
-        self._coroutine = coroutine
-        self._waiting = waiting
-
-    def __await__(self) -> Generator[Any, Any, T]:
-        coroutine, waiting = self._coroutine, self._waiting
-        try:
-            try:
-                yield
-            except BaseException as error:
-                waiting = coroutine.throw(error)
-            while True:
-                try:
-                    yield waiting
-                except BaseException as error:  # whatever is thrown belongs to the coroutine
-                    waiting = coroutine.throw(error)
-                else:
-                    waiting = coroutine.send(None)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-
-
-async def _continue(coroutine: Coroutine[Any, Any, T], waiting: Any) -> T:
-    return await _Continued(coroutine, waiting)
 
 
 class Finished(Generic[T]):
@@ -57,19 +22,97 @@ class Finished(Generic[T]):
         self.value = value
 
 
-def start(coroutine: Coroutine[Any, Any, T]) -> Finished[T] | asyncio.Task[T]:
+class Running(Generic[T]):
+    """A coroutine that waits. Like a task, but cheaper: neither its first step nor its end costs a
+    turn of the event loop.
+
+    There is no current task while it runs, so what it awaits must not ask for one.
+    """
+
+    __slots__ = ("_coroutine", "_done", "_error", "_has_ended", "_is_cancelled", "_value", "_waiting")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], waiting: Any) -> None:
+        """``waiting``: what the coroutine yielded in its first step."""
+        self._coroutine = coroutine
+        self._done: Callable[[Running[T]], None] | None = None
+        self._has_ended = False
+        self._value: T | None = None
+        self._error: BaseException | None = None
+        #: cancelled at a moment at which there was no wait to cancel
+        self._is_cancelled = False
+        self._watch(waiting)
+
+    def add_done_callback(self, done: Callable[["Running[T]"], None]) -> None:
+        """``done`` is called once, in the turn in which the coroutine ends. There can be one only."""
+        self._done = done
+        if self._has_ended:
+            done(self)
+
+    def cancel(self) -> None:
+        """Raise CancelledError in the coroutine, in a coming turn."""
+        if self._waiting is None or not self._waiting.cancel():
+            self._is_cancelled = True
+
+    def cancelled(self) -> bool:
+        return isinstance(self._error, asyncio.CancelledError)
+
+    def exception(self) -> BaseException | None:
+        """What the coroutine raised; it has ended."""
+        return self._error
+
+    def result(self) -> T:
+        """What the coroutine returned, or raised; it has ended."""
+        if self._error is not None:
+            raise self._error
+        return cast(T, self._value)
+
+    def _watch(self, waiting: Any) -> None:
+        self._waiting = waiting
+        if waiting is None:  # a bare yield, such as sleep(0)
+            asyncio.get_running_loop().call_soon(self._step)
+        else:
+            # the promise that a task gives to a future that it has seen
+            waiting._asyncio_future_blocking = False  # noqa: SLF001
+            waiting.add_done_callback(self._step)
+
+    def _step(self, _ended: Any = None) -> None:
+        self._waiting = None
+        try:
+            if self._is_cancelled:
+                self._is_cancelled = False
+                waiting = self._coroutine.throw(asyncio.CancelledError())
+            else:
+                waiting = self._coroutine.send(None)
+        except StopIteration as stop:
+            self._value = stop.value
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            self._error = error
+        else:
+            self._watch(waiting)
+            return
+        self._has_ended = True
+        if self._done is not None:
+            try:
+                self._done(self)
+            except Exception as error:
+                # whoever ended the wait has nothing to do with it
+                context = {"message": "the end of a call could not be handled", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(context)
+
+
+def start(coroutine: Coroutine[Any, Any, T]) -> Finished[T] | Running[T]:
     """Run the coroutine up to its first wait.
 
-    Returns its result if it finished, else a task that runs the rest. What the coroutine raises in
-    its first step is raised here.
+    Returns its result if it finished, else what runs the rest. What the coroutine raises in its
+    first step is raised here.
     """
     try:
         waiting = coroutine.send(None)
     except StopIteration as stop:
         return Finished(stop.value)
-    rest = _continue(coroutine, waiting)
-    rest.send(None)
-    return asyncio.get_running_loop().create_task(rest)
+    return Running(coroutine, waiting)
 
 
 class Bounded(Generic[T]):
@@ -127,7 +170,7 @@ class Bounded(Generic[T]):
             task = asyncio.current_task()
             if task is not starter:
                 cancelled_before = 0
-            if self._has_expired and task is not None and task.cancelling() == cancelled_before:
+            if self._has_expired and (task is None or task.cancelling() == cancelled_before):
                 raise self._expired() from None
             raise
         finally:
@@ -139,10 +182,11 @@ class Background:
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._running: set[Running[None] | asyncio.Task[None]] = set()
+        self._drained: asyncio.Future[None] | None = None
 
     def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run the coroutine to its first wait, and the rest as a task."""
+        """Run the coroutine to its first wait, and the rest when that is over."""
         try:
             outcome = start(coroutine)
         except asyncio.CancelledError:
@@ -150,28 +194,33 @@ class Background:
         except Exception:
             self._logger.exception("a background command failed; please report this")
             return
-        if isinstance(outcome, asyncio.Task):
+        if isinstance(outcome, Running):
             self.adopt(outcome)
 
     def run_later(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """``run(make())``, for timers: a coroutine must not be made before it is run."""
         self.run(make())
 
-    def adopt(self, task: asyncio.Task[None]) -> None:
-        """Take over a task that somebody else started."""
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+    def adopt(self, running: Running[None] | asyncio.Task[None]) -> None:
+        """Take over what somebody else started."""
+        self._running.add(running)
+        running.add_done_callback(self._ended)
 
     async def drain(self) -> None:
         """Wait until all are done."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while self._running:
+            if self._drained is None:
+                self._drained = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._drained)
 
     def cancel(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+        for running in list(self._running):
+            running.cancel()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+    def _ended(self, running: Running[None] | asyncio.Task[None]) -> None:
+        self._running.discard(running)
+        if not running.cancelled() and (error := running.exception()) is not None:
             self._logger.error("a background command failed; please report this", exc_info=error)
+        if not self._running and self._drained is not None:
+            self._drained.set_result(None)
+            self._drained = None

@@ -304,11 +304,14 @@ async def test_first_step_outside_of_any_task() -> None:
         loop = asyncio.get_running_loop()
 
         async def outside(command: Callable[[], object]) -> object:
-            started = loop.create_future()
+            started: asyncio.Future[object] = loop.create_future()
             loop.call_soon(lambda: started.set_result(command()))
             running = await started
-            assert isinstance(running, asyncio.Task)
-            return await running
+            assert isinstance(running, eager.Running)
+            ended: asyncio.Future[None] = loop.create_future()
+            running.add_done_callback(lambda _: ended.set_result(None))
+            await ended
+            return running.result()
 
         assert await outside(lambda: eager.start(slot.power_on())) == ATR
         assert await outside(lambda: eager.start(slot.transmit(Protocol.T0, GREET))) == GREET + OK

@@ -6,11 +6,14 @@ import gc
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
-from pypcscd.eager import Background, Bounded, Finished, start
+from pypcscd.driver import Answer
+from pypcscd.eager import Background, Bounded, Finished, Running, start
+
+T = TypeVar("T")
 
 #: longer than any test may take
 NEVER = 3600.0
@@ -49,6 +52,15 @@ class Recorder:
             self.events.append("cleaned up")
 
 
+async def ended(outcome: Finished[T] | Running[T]) -> T:
+    """What a started coroutine returns in the end, or raises."""
+    assert isinstance(outcome, Running)
+    end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    outcome.add_done_callback(lambda _: end.set_result(None))
+    await end
+    return outcome.result()
+
+
 # --- start ------------------------------------------------------------------------------------
 
 
@@ -71,23 +83,58 @@ def test_coroutine_that_does_not_wait_needs_no_event_loop() -> None:
     assert isinstance(outcome, Finished)
 
 
-async def test_first_step_runs_before_start_returns_and_the_rest_in_a_task() -> None:
+async def test_first_step_runs_before_start_returns_and_the_rest_without_a_task() -> None:
     recorder = Recorder()
+    before = asyncio.all_tasks()
     outcome = start(recorder.run())
-    assert isinstance(outcome, asyncio.Task)
     assert recorder.events == ["begun"]
+    assert asyncio.all_tasks() == before
     recorder.gate.set_result("done")
-    assert await outcome == "done"
+    assert await ended(outcome) == "done"
     assert recorder.events == ["begun", "cleaned up"]
 
 
-async def test_wait_that_ends_before_the_task_runs() -> None:
+async def test_the_end_is_told_in_the_turn_in_which_it_comes() -> None:
+    async def run(gate: asyncio.Future[None]) -> int:
+        await gate
+        return 42
+
+    gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    outcome = start(run(gate))
+    assert isinstance(outcome, Running)
+    results: list[int] = []
+    outcome.add_done_callback(lambda running: results.append(running.result()))
+    gate.set_result(None)
+    await asyncio.sleep(0)
+    assert results == [42]
+    outcome.add_done_callback(lambda running: results.append(running.result()))
+    assert results == [42, 42], "a late listener is told at once"
+
+
+async def test_a_listener_that_fails_costs_nobody_anything() -> None:
+    def fail(running: Running[None]) -> None:
+        raise ValueError("a defect")
+
+    async def run(gate: Answer[None]) -> None:
+        await gate
+
+    loop = asyncio.get_running_loop()
+    complaints: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda loop, context: complaints.append(context))
+    gate: Answer[None] = Answer(loop)
+    outcome = start(run(gate))
+    assert isinstance(outcome, Running)
+    outcome.add_done_callback(fail)
+    gate.set_result(None)
+    assert [str(complaint["exception"]) for complaint in complaints] == ["a defect"]
+
+
+async def test_wait_that_ends_at_once() -> None:
     recorder = Recorder()
     outcome = start(recorder.run())
     recorder.gate.set_exception(OSError("gone"))
-    assert isinstance(outcome, asyncio.Task)
     with pytest.raises(OSError, match="gone"):
-        await outcome
+        await ended(outcome)
     assert recorder.events == ["begun", "OSError", "cleaned up"]
 
 
@@ -98,8 +145,7 @@ async def test_bare_yields_are_waits_too() -> None:
         return "done"
 
     outcome = start(answer())
-    assert isinstance(outcome, asyncio.Task)
-    assert await outcome == "done"
+    assert await ended(outcome) == "done"
 
 
 async def test_exception_in_the_first_step_is_raised_by_start() -> None:
@@ -110,15 +156,14 @@ async def test_exception_in_the_first_step_is_raised_by_start() -> None:
         start(fail())
 
 
-async def test_exception_later_is_raised_by_the_task() -> None:
+async def test_exception_later_is_raised_by_the_result() -> None:
     async def fail() -> None:
         await asyncio.sleep(0)
         raise ValueError("later")
 
     outcome = start(fail())
-    assert isinstance(outcome, asyncio.Task)
     with pytest.raises(ValueError, match="later") as caught:
-        await outcome
+        await ended(outcome)
     assert caught.value.__context__ is None
 
 
@@ -135,28 +180,28 @@ async def test_coroutine_that_survives_an_exception_goes_on() -> None:
     loop = asyncio.get_running_loop()
     gates: list[asyncio.Future[None]] = [loop.create_future() for _ in range(3)]
     outcome = start(stubborn(gates))
-    assert isinstance(outcome, asyncio.Task)
     for gate in gates:
         gate.set_exception(OSError())
-    assert await outcome == 3
+    assert await ended(outcome) == 3
 
 
-@pytest.mark.parametrize("settle", [turn, None], ids=["in mid-wait", "before the task's first step"])
-async def test_cancelled_task_lets_its_coroutine_clean_up(
+@pytest.mark.parametrize("settle", [turn, None], ids=["in mid-wait", "at once"])
+async def test_cancelling_lets_the_coroutine_clean_up(
     settle: Callable[[], Awaitable[None]] | None,
 ) -> None:
     recorder = Recorder()
     outcome = start(recorder.run())
-    assert isinstance(outcome, asyncio.Task)
+    assert isinstance(outcome, Running)
     if settle is not None:
         await settle()
     outcome.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await outcome
+        await ended(outcome)
+    assert outcome.cancelled()
     assert recorder.events == ["begun", "CancelledError", "cleaned up"]
 
 
-async def test_cancelled_before_the_first_step_is_survived_like_any_cancellation() -> None:
+async def test_a_cancellation_may_be_survived() -> None:
     async def stubborn(gate: asyncio.Future[None]) -> str:
         try:
             await gate
@@ -166,9 +211,21 @@ async def test_cancelled_before_the_first_step_is_survived_like_any_cancellation
         return "not cancelled"
 
     outcome = start(stubborn(asyncio.get_running_loop().create_future()))
-    assert isinstance(outcome, asyncio.Task)
+    assert isinstance(outcome, Running)
     outcome.cancel()
-    assert await outcome == "survived"
+    assert await ended(outcome) == "survived"
+
+
+async def test_cancelling_in_a_bare_yield() -> None:
+    async def yielding() -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    outcome = start(yielding())
+    assert isinstance(outcome, Running)
+    outcome.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ended(outcome)
 
 
 # --- Bounded ----------------------------------------------------------------------------------
@@ -319,8 +376,8 @@ async def test_expiry_during_the_clean_up_of_a_cancelled_task() -> None:
 
 
 async def test_bounded_started_in_the_stack_of_a_cancelled_task() -> None:
-    """Who started it and who runs it on are two tasks; only the second one counts."""
-    outcomes: list[Finished[str] | asyncio.Task[str]] = []
+    """Whoever started it has nothing to do with it any more."""
+    outcomes: list[Finished[str] | Running[str]] = []
 
     async def limited() -> str:
         return await bounded(Recorder().run())
@@ -336,14 +393,8 @@ async def test_bounded_started_in_the_stack_of_a_cancelled_task() -> None:
     task.cancel()
     await asyncio.wait([task])
     (outcome,) = outcomes
-    assert isinstance(outcome, asyncio.Task)
     with pytest.raises(TooLateError):
-        await outcome
-    outcome = start(limited())
-    assert isinstance(outcome, asyncio.Task)
-    outcome.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await outcome
+        await ended(outcome)
 
 
 async def test_expiry_in_the_turn_in_which_a_wait_ends_is_not_lost() -> None:
@@ -412,10 +463,19 @@ async def test_bounded_run_by_start() -> None:
     async def limited() -> str:
         return await bounded(Recorder().run())
 
-    outcome = start(limited())
-    assert isinstance(outcome, asyncio.Task)
     with pytest.raises(TooLateError):
-        await outcome
+        await ended(start(limited()))
+
+
+async def test_bounded_run_by_start_and_cancelled() -> None:
+    async def limited() -> str:
+        return await bounded(Recorder().run(), NEVER)
+
+    outcome = start(limited())
+    assert isinstance(outcome, Running)
+    outcome.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ended(outcome)
 
 
 async def test_bounded_that_is_dropped_closes_its_coroutine() -> None:

@@ -34,7 +34,7 @@ UNKNOWN_HERE = {
     "manager": {"socket", "selectors", "struct", "threading", "subprocess", "usb", "usb1", "pyudev"},
     "scard": {"asyncio", "socket", "threading", "subprocess"},
     "atr": {"asyncio", "socket", "threading", "subprocess"},
-    "driver": {"asyncio", "socket", "threading", "subprocess"},
+    "driver": {"socket", "threading", "subprocess"},
 }
 #: What drivers may import of pypcscd.
 FOR_DRIVERS = {"pypcscd", "pypcscd.driver", "pypcscd.atr", "pypcscd.scard"}

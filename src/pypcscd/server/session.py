@@ -23,8 +23,8 @@ _READ_AHEAD = 256 * 1024
 class Session(asyncio.BufferedProtocol):
     """A client's connection.
 
-    A request that needs no waiting is answered within ``buffer_updated``; one that must wait becomes
-    a task, and the client's further requests wait for it. A client that goes away, at any byte, is
+    A request that needs no waiting is answered within ``buffer_updated``; while one must wait, the
+    client's further requests wait for it. A client that goes away, at any byte, is
     forgotten at once, whatever it was doing.
     """
 
@@ -40,7 +40,7 @@ class Session(asyncio.BufferedProtocol):
         #: set while somebody watches this connection
         self.tap: Tap | None = None
         self._is_refused = False
-        self._pending: asyncio.Task[bytes] | None = None
+        self._pending: eager.Running[bytes] | None = None
         self._is_congested = False
 
     # --- what may be looked at ----------------------------------------------------------------
@@ -139,37 +139,34 @@ class Session(asyncio.BufferedProtocol):
         except Exception:
             self._fail(request)
         else:
-            if isinstance(outcome, asyncio.Task):
+            if isinstance(outcome, eager.Running):
                 self._pending = outcome
-                outcome.add_done_callback(lambda task: self._complete(request, task))
-            elif self._transport is not None:
-                if self.tap is not None:
-                    self.tap.sent(outcome.value)
-                self._transport.write(outcome.value)
+                outcome.add_done_callback(lambda running: self._complete(request, running))
+            else:
+                self._send(outcome.value)
 
-    def _complete(self, request: Request, task: asyncio.Task[bytes]) -> None:
+    def _complete(self, request: Request, running: eager.Running[bytes]) -> None:
         self._pending = None
-        if task.cancelled():
+        if running.cancelled():
             return
         try:
-            answer = task.result()
+            answer = running.result()
         except (NoAnswerError, UnknownHandleError) as error:
             self._drop(f"{request.command.name}: {error}")
         except Exception:
             self._fail(request)
         else:
-            if self._transport is not None:
-                if self.tap is not None:
-                    self.tap.sent(answer)
-                self._transport.write(answer)
-                self._go_on()
+            self._send(answer)
+            self._go_on()
 
     def _notify(self, rv: ReturnCode) -> None:
+        self._send(self._connection.event(rv))
+
+    def _send(self, data: bytes) -> None:
         if self._transport is not None:
-            event = self._connection.event(rv)
             if self.tap is not None:
-                self.tap.sent(event)
-            self._transport.write(event)
+                self.tap.sent(data)
+            self._transport.write(data)
 
     # --- when things go wrong -----------------------------------------------------------------
 
