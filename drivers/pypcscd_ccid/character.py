@@ -76,7 +76,7 @@ class CharacterT0:
         if not self._due:
             raise CharacterError("the card asks for data where there is none")
         self._awaits = self._receive_data
-        return Step(b"", min(count, self._due))
+        return Step(b"", count)
 
     def _receive_data(self, data: bytes) -> Step:
         self._response += data

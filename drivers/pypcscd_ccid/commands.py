@@ -294,21 +294,23 @@ class Commands:
         has_failed = status & COMMAND_MASK == COMMAND_FAILED
         if has_failed and reply[ERROR] == SlotError.SLOT_BUSY and self._try_later(pending):
             return
-        if reply[0] != pending.answer and not (has_failed and reply[0] == Answer.SLOT_STATUS):
-            self.counters.broken += 1
-            self._fail(
-                pending,
-                DriverError(
-                    Reason.COMMUNICATION,
-                    f"{self._title}: the reader answered command 0x{pending.frame[0]:02X} with a message of "
-                    f"type 0x{reply[0]:02X}",
-                ),
-            )
-        elif not pending.future.done():
-            pending.future.set_result(reply)
         self._finish(pending)
         if status & ICC_MASK:
             self._card_changed(slot, reply)
+        # The waiter comes last: it may go on with its next command at once.
+        if reply[0] == pending.answer or (has_failed and reply[0] == Answer.SLOT_STATUS):
+            if not pending.future.done():
+                pending.future.set_result(reply)
+            return
+        self.counters.broken += 1
+        self._fail(
+            pending,
+            DriverError(
+                Reason.COMMUNICATION,
+                f"{self._title}: the reader answered command 0x{pending.frame[0]:02X} with a message of "
+                f"type 0x{reply[0]:02X}",
+            ),
+        )
 
     def _drop_broken(self, broken: Broken) -> None:
         self.counters.broken += 1

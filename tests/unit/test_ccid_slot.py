@@ -1,5 +1,6 @@
 """Protocols, PIN entry, control codes and attributes of a slot, on a simulated reader."""
 
+import asyncio
 import struct
 import sys
 from collections.abc import Callable
@@ -147,6 +148,27 @@ async def test_a_mute_t1_card_is_resynchronised_for_the_next_command() -> None:
     with pytest.raises(DriverError, match="resynchronise"):
         await slot.transmit(T1, APDU)
     assert await slot.transmit(T1, APDU) == echo(APDU)
+    await bench.close()
+
+
+async def test_a_t1_exchange_that_was_given_up_is_made_up_for() -> None:
+    card = Card(FAST_ATR)
+    bench, slot = await powered(descriptor(TPDU, features=0), card)
+    await slot.set_protocol(T1)
+
+    def hear(message: bytes) -> list[bytes]:
+        card.t1.receive(message[10:])
+        return []
+
+    bench.reader.faults.append(hear)
+    heard = len(bench.reader.of_type(XFR))
+    waiting = asyncio.ensure_future(slot.transmit(T1, b"given up"))
+    await bench.reader.until_received(heard + 1, XFR)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert await slot.transmit(T1, APDU) == echo(APDU)
+    assert card.t1.runs == [b"given up", APDU]
     await bench.close()
 
 
