@@ -26,8 +26,8 @@ def test_reader(vm: Vm, guest: Guest, daemon: str, case: str) -> None:
 
 @pytest.mark.parametrize("case", MOVEMENTS)
 @pytest.mark.parametrize("daemon", DAEMONS)
-def test_movement(vm: Vm, guest: Guest, daemon: str, case: str) -> None:
-    figures = guest.case(vm, "faults", daemon, case, MOVEMENTS)
+def test_movement(counted_vm: Vm, guest: Guest, daemon: str, case: str) -> None:
+    figures = guest.case(counted_vm, "faults", daemon, case, MOVEMENTS)
     print(daemon, case, figures)
     if daemon == REFERENCE:
         return
@@ -41,13 +41,13 @@ def test_movement(vm: Vm, guest: Guest, daemon: str, case: str) -> None:
         case "unplug_in_transmit":
             assert figures["code"] != "0x0"
             assert figures["seconds"] < 1
-            assert figures["open devices left"] == []
+            assert figures["closed"] < 2
 
 
 @pytest.mark.parametrize("case", FAULTS)
-def test_fault(vm: Vm, guest: Guest, case: str) -> None:
+def test_fault(counted_vm: Vm, guest: Guest, case: str) -> None:
     """A fault costs at most one error on its slot; then the card can be used again."""
-    figures: dict[str, Any] = guest.case(vm, "faults", OURS, case, FAULTS)
+    figures: dict[str, Any] = guest.case(counted_vm, "faults", OURS, case, FAULTS)
     print(case, figures)
     assert figures["neighbour failures"] == 0
     assert figures["neighbour slowest"] < 1

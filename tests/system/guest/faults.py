@@ -190,12 +190,17 @@ def case_unplug_in_transmit(bed: Bed) -> Any:
         code, _ = card.raw("00101388")
         seconds = time.monotonic() - started - 0.2
         card.disconnect(LEAVE)
-    files = [path for path in bed.daemon_files() if "/dev/bus/usb" in path]
+
+    def closed() -> bool:
+        return not any("/dev/bus/usb" in path for path in bed.daemon_files())
+
+    started = time.monotonic()
+    wait_for(closed, "the end of the last open device")
     return {
         "code": f"{code:#x}",
         "seconds": round(seconds, 3),
         "unlisted": round(reader.gone_seconds, 3),
-        "open devices left": files,
+        "closed": round(time.monotonic() - started, 3),
     }
 
 
