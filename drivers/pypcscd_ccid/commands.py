@@ -3,7 +3,7 @@
 A command goes to the reader as soon as its slot has none under way and the reader takes another
 (bMaxCCIDBusySlots); what waits is served in the order in which it came. All slots share one sequence
 counter, and a reply belongs to the command with its slot and number, or to nobody. Callbacks of
-transfers do the work; there is one future per command, for the slot that waits.
+transfers do the work; whoever waits for a reply goes on within them.
 
 Source: CCID specification 1.1, sections 5.3.1 (abort), 6.1 and 6.2, and the CCID fact that readers
 differ: what is not a proper answer costs the command that it may belong to, and no other.
@@ -15,6 +15,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 
+from pypcscd import driver
 from pypcscd.driver import DriverError, Reason
 from pypcscd_ccid import messages
 from pypcscd_ccid.descriptor import Pipes
@@ -126,21 +127,21 @@ class Commands:
         self._out_frames.clear()
         for pending in waiting:
             if pending.is_abort:
-                pending.future.cancel()
+                pending.reply.cancel()
             else:
                 self._fail(pending, self._gone())
 
     # --- commands ---------------------------------------------------------------------------
 
     def submit(self, frame: bytearray, seconds: float) -> Pending:
-        """Send a command of ``messages.encode``; its ``future`` gets the reply, failed or not.
+        """Send a command of ``messages.encode``; its ``reply`` is to be awaited.
 
         ``seconds`` pass at most until the reply or a request for more time, counted from when the
-        command is sent. The future fails with DriverError. Whoever stops waiting calls ``abandon``.
+        command is sent. It may raise DriverError. Whoever stops waiting calls ``abandon``.
         """
         if self._why_lost:
             raise self._gone()
-        pending = Pending(frame, seconds, self._loop.create_future())
+        pending = Pending(frame, seconds, driver.Answer(self._loop))
         # What is queued waits for its own slot if the reader takes more, so it is not passed over.
         if self._in_flight >= self._limit or self._active[pending.slot] is not None:
             self._queue.append(pending)
@@ -152,7 +153,7 @@ class Commands:
         """``submit``, and wait for the reply. Cancelling aborts the command."""
         pending = self.submit(frame, seconds)
         try:
-            return await pending.future
+            return await pending.reply
         except asyncio.CancelledError:
             self.abandon(pending)
             raise
@@ -206,12 +207,12 @@ class Commands:
                 return
             if self._active[waiting.slot] is None:
                 self._queue.remove(waiting)
-                if not waiting.future.done():
+                if not waiting.reply.done():
                     self._begin(waiting)
 
     def _fail(self, pending: Pending, error: DriverError) -> None:
-        if not pending.future.done():
-            pending.future.set_exception(error)
+        if not pending.reply.done():
+            pending.reply.set_exception(error)
 
     def _gone(self) -> DriverError:
         return DriverError(Reason.NO_DEVICE, f"{self._title}: {self._why_lost}")
@@ -299,8 +300,8 @@ class Commands:
             self._card_changed(slot, reply)
         # The waiter comes last: it may go on with its next command at once.
         if reply[0] == pending.answer or (has_failed and reply[0] == Answer.SLOT_STATUS):
-            if not pending.future.done():
-                pending.future.set_result(reply)
+            if not pending.reply.done():
+                pending.reply.set_result(reply)
             return
         self.counters.broken += 1
         self._fail(
@@ -435,7 +436,7 @@ class Commands:
             self._out_frames.remove(pending.frame)
         self.counters.aborts += 1
         abort = Pending(
-            messages.encode(Command.ABORT, pending.slot), _ABORT_TIMEOUT, self._loop.create_future()
+            messages.encode(Command.ABORT, pending.slot), _ABORT_TIMEOUT, driver.Answer(self._loop)
         )
         abort.is_abort = True
         abort.frame[SEQ] = self._sequence
@@ -463,7 +464,7 @@ class Commands:
     def _try_later(self, pending: Pending) -> bool:
         """Repeat a command that the slot was too busy for, if its time allows."""
         now = self._loop.time()
-        if pending.is_abort or pending.future.done() or now + pending.pause >= pending.deadline:
+        if pending.is_abort or pending.reply.done() or now + pending.pause >= pending.deadline:
             return False
         self.counters.busy += 1
         self._loop.call_later(pending.pause, self._repeat, pending, pending.deadline)

@@ -269,16 +269,11 @@ async def _wake_up(commands: Commands, quirk: Quirk) -> None:
 
 async def _look_at_slots(device: CcidDevice, commands: Commands) -> None:
     """Note which slots have a card."""
-    pending = [
-        commands.submit(messages.encode(Command.GET_SLOT_STATUS, index), device.facts.quirk.opening_timeout)
-        for index in range(len(device.slots))
-    ]
-    try:
-        replies = await asyncio.gather(*(one.future for one in pending), return_exceptions=True)
-    except asyncio.CancelledError:
-        for one in pending:
-            commands.abandon(one)
-        raise
+    seconds = device.facts.quirk.opening_timeout
+    questions = (messages.encode(Command.GET_SLOT_STATUS, index) for index in range(len(device.slots)))
+    replies = await asyncio.gather(
+        *(commands.run(question, seconds) for question in questions), return_exceptions=True
+    )
     for slot, reply in zip(device.slots, replies, strict=True):
         if isinstance(reply, bytes):
             slot.note_status(messages.icc_status(reply))

@@ -1,8 +1,8 @@
 """A command that waits for its answer, and the figures that tell how often one did so in vain."""
 
-import asyncio
 from dataclasses import dataclass
 
+from pypcscd.driver import Answer
 from pypcscd_ccid import messages
 from pypcscd_ccid.messages import SLOT
 
@@ -26,15 +26,16 @@ class Counters:
 class Pending:
     """A command that waits, or is under way."""
 
-    __slots__ = ("answer", "deadline", "frame", "future", "is_abort", "is_late", "pause", "seconds", "slot")
+    __slots__ = ("answer", "deadline", "frame", "is_abort", "is_late", "pause", "reply", "seconds", "slot")
 
-    def __init__(self, frame: bytearray, seconds: float, future: "asyncio.Future[bytes]") -> None:
+    def __init__(self, frame: bytearray, seconds: float, reply: Answer[bytes]) -> None:
         self.frame = frame
         self.slot = frame[SLOT]
         self.answer = messages.ANSWERS[frame[0]]
         #: that it may take, before and after each request for more time
         self.seconds = seconds
-        self.future = future
+        #: gets the reply, failed or not, or a DriverError
+        self.reply = reply
         self.deadline = 0.0
         self.pause = FIRST_PAUSE
         self.is_abort = False

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 
 from pypcscd import atr as atrs
-from pypcscd.driver import DriverError, Presence, Reason, Slot
+from pypcscd.driver import Answer, DriverError, Presence, Reason, Slot
 from pypcscd.scard import MAX_ATR_SIZE, Protocol
 from pypcscd_ccid import features, messages, parameters
 from pypcscd_ccid.commands import Commands
@@ -81,7 +81,7 @@ class CcidSlot(Slot):
             seconds = self._timeout if apdu[:3] != _PPDU else max(self._timeout, _PPDU_TIMEOUT)
             pending = self._commands.submit(messages.encode(_XFR_BLOCK, self._index, apdu), seconds)
             try:
-                reply = await pending.future
+                reply = await pending.reply
             except asyncio.CancelledError:
                 self._commands.abandon(pending)
                 raise
@@ -292,22 +292,22 @@ class CcidSlot(Slot):
         except DriverError:
             return
         self._is_asking = True
-        pending.future.add_done_callback(self._status_came)
+        pending.reply.add_done_callback(self._status_came)
 
     def poll(self) -> None:
         """``ask_status``, unless a command is under way: its reply tells the same."""
         if self._commands.is_idle(self._index):
             self.ask_status()
 
-    def _status_came(self, future: "asyncio.Future[bytes]") -> None:
+    def _status_came(self, answer: Answer[bytes]) -> None:
         self._is_asking = False
-        if future.cancelled():
+        try:
+            reply = answer.result()
+        except DriverError as error:
+            if error.reason is not Reason.NO_DEVICE:
+                self.note_silence()
             return
-        error = future.exception()
-        if error is None:
-            self.note_status(messages.icc_status(future.result()))
-        elif not (isinstance(error, DriverError) and error.reason is Reason.NO_DEVICE):
-            self.note_silence()
+        self.note_status(messages.icc_status(reply))
 
     def note_status(self, status: int) -> None:
         """The answer to GetSlotStatus."""

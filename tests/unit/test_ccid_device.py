@@ -11,6 +11,7 @@ from pypcscd.driver import DeviceOpenError, DriverError, Presence, Reason
 from pypcscd.scard import Protocol
 from pypcscd_ccid import device as devices
 from pypcscd_ccid import messages
+from pypcscd_ccid import slot as slots
 from pypcscd_ccid.libusb import Status
 from pypcscd_ccid.slot import CcidSlot
 
@@ -58,7 +59,8 @@ async def ready(bench: Bench, card: Card | None = None) -> CcidSlot:
 
 
 async def test_an_empty_reader(bench: Bench) -> None:
-    bench.reader.control_data[6] = b"\x0e\x03" + "Müller".encode("utf-16-le")
+    # what follows the string's own length is not part of it
+    bench.reader.control_data[6] = b"\x0e\x03" + "Müller??".encode("utf-16-le")
     device = await bench.open()
     assert [slot.presence for slot in device.slots] == [Presence.ABSENT]
     assert device.facts.manufacturer == "Müller"
@@ -260,6 +262,22 @@ async def test_a_broken_interrupt_pipe_is_replaced_by_asking(
     bench.insert()
     assert await seen.get() is Presence.PRESENT
     assert bench.reader.cleared == [0x83, 0x83]
+
+
+async def test_a_reader_that_cannot_tell_is_asked_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "_ASK_AGAIN", 0.005)
+    slot = await ready(bench)
+    seen = await presences(slot)
+    bench.reader.faults.append(
+        lambda message: [
+            bench.reader.make(0x81, message)[:7] + b"\x03" + bench.reader.make(0x81, message)[8:]
+        ]
+    )
+    bench.reader.interrupt(b"\x50\x03")
+    assert await seen.get() is Presence.UNKNOWN
+    assert await seen.get() is Presence.PRESENT
 
 
 async def test_a_card_that_is_pulled_out_in_an_exchange(bench: Bench) -> None:
@@ -477,7 +495,7 @@ async def test_a_command_that_was_given_up_in_the_queue_is_not_sent(bench: Bench
     first = asyncio.ensure_future(slot.transmit(T0, APDU))
     await bench.reader.until_received(1, XFR)
     queued = slot._commands.submit(messages.encode(messages.Command.ESCAPE, 0), 1.0)
-    queued.future.cancel()
+    queued.reply.cancel()
     bench.reader.release()
     await first
     await turns()
