@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from pypcscd.manager.handles import Client
 from pypcscd.protocol.connection import ServerConnection
@@ -66,7 +67,7 @@ class Numbers:
     """Numbers for sessions, the same for as long as one lives, whichever socket it came by."""
 
     def __init__(self) -> None:
-        self._numbers: dict[SessionLike, int] = {}
+        self._numbers: WeakKeyDictionary[SessionLike, int] = WeakKeyDictionary()
         self._last = 0
 
     def of(self, session: SessionLike) -> int:
@@ -75,8 +76,3 @@ class Numbers:
             self._last += 1
             number = self._numbers[session] = self._last
         return number
-
-    def keep(self, sessions: Iterable[SessionLike]) -> None:
-        """Forget all others."""
-        alive = set(sessions)
-        self._numbers = {session: number for session, number in self._numbers.items() if session in alive}

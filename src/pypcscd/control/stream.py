@@ -107,7 +107,7 @@ def decode(line: str) -> Record | None:
         if not isinstance(fields, dict):
             raise StreamError("a line is no JSON object")
         return _record(fields)
-    except (ValueError, TypeError, KeyError, AttributeError, binascii.Error) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, binascii.Error) as error:
         raise StreamError(f"a line is no record of a spy stream: {error}") from error
 
 

@@ -51,15 +51,22 @@ class _Tap:
             is_joined=is_joined,
         )
         self._secrets = MessageSecrets()
+        #: what comes next from the client is the beginning of a request
+        self._is_in_step = not is_joined
 
     def replace(self, watches: list[Watch]) -> None:
         self._watches = watches
 
     def received(self, data: memoryview) -> None:
+        if not self._is_in_step:
+            if self._session.connection.buffered:
+                return  # the rest of what was not seen from its beginning
+            self._is_in_step = True
         self._pass_on(bytes(data), from_client=True)
 
     def sent(self, data: bytes) -> None:
-        self._pass_on(data, from_client=False)
+        if self._is_in_step:
+            self._pass_on(data, from_client=False)
 
     def closed(self) -> None:
         now = time.time()
@@ -121,7 +128,6 @@ class Taps:
     def sessions(self) -> list[SessionLike]:
         """All open connections, the oldest first."""
         found = [session for listener in self._listeners for session in listener.sessions]
-        self._numbers.keep(found)
         return sorted(found, key=self._numbers.of)
 
     def add(self, watch: Watch) -> None:
