@@ -3,16 +3,27 @@
 import errno
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any
 
 from .ccid import Ccid
 from .descriptors import Device
 from .usbip import URB_SHORT_NOT_OK, Submit, Unlink, submit_reply, unlink_reply
 
-GET_STATUS, CLEAR_FEATURE, SET_FEATURE = 0, 1, 3
-GET_DESCRIPTOR, GET_CONFIGURATION, SET_CONFIGURATION = 6, 8, 9
-GET_INTERFACE, SET_INTERFACE = 10, 11
 CCID_ABORT, CCID_CLOCKS, CCID_RATES = 1, 2, 3
+
+
+class Request(IntEnum):
+    """Standard requests (USB 2.0 table 9-4)."""
+
+    GET_STATUS = 0
+    CLEAR_FEATURE = 1
+    SET_FEATURE = 3
+    GET_DESCRIPTOR = 6
+    GET_CONFIGURATION = 8
+    SET_CONFIGURATION = 9
+    GET_INTERFACE = 10
+    SET_INTERFACE = 11
 
 
 @dataclass
@@ -193,29 +204,29 @@ class SimulatedDevice:
     def _standard(self, recipient: int, request: int, value: int, index: int) -> bytes | None:
         description = self.description
         match request:
-            case 6 if value >> 8 == 1:
+            case Request.GET_DESCRIPTOR if value >> 8 == 1:
                 return description.device_descriptor()
-            case 6 if value >> 8 == 2:
+            case Request.GET_DESCRIPTOR if value >> 8 == 2:
                 return description.configuration_descriptor()
-            case 6 if value >> 8 == 3:
+            case Request.GET_DESCRIPTOR if value >> 8 == 3:
                 return description.string_descriptor(value & 0xFF)
-            case 6 if value >> 8 == 6 and description.high_speed:
+            case Request.GET_DESCRIPTOR if value >> 8 == 6 and description.high_speed:
                 return description.qualifier_descriptor()
-            case 0:
+            case Request.GET_STATUS:
                 pipe = self._pipes.get(index)
                 halted = index in self._halted_out or (pipe is not None and pipe.halted)
                 return bytes([halted if recipient == 2 else 0, 0])
-            case 1 if recipient == 2:
+            case Request.CLEAR_FEATURE if recipient == 2:
                 self.counters["cleared halts"] += 1
                 self._halted_out.discard(index)
                 if index in self._pipes:
                     self._pipes[index].halted = False
                 return b""
-            case 1 | 3 | 11:
+            case Request.CLEAR_FEATURE | Request.SET_FEATURE | Request.SET_INTERFACE:
                 return b""
-            case 8:
+            case Request.GET_CONFIGURATION:
                 return bytes([self._configuration])
-            case 9:
+            case Request.SET_CONFIGURATION:
                 self.counters["configured"] += 1
                 self._configuration = value
                 for number, ccid in enumerate(self.ccids):
@@ -224,7 +235,7 @@ class SimulatedDevice:
                 for _, received in self._bulk_out.values():
                     received.clear()
                 return b""
-            case 10:
+            case Request.GET_INTERFACE:
                 return b"\x00"
         return None
 
