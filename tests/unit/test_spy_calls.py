@@ -354,7 +354,7 @@ def test_a_poll(dialect: Dialect) -> None:
         story.first_look()
         story.time_out()
         story.finish_wait()
-        story.pause(0.002)
+        story.pause(0.01)
     calls = story.settle()
     assert [(call.name, call.rv) for call in calls] == [("SCardGetStatusChange", ReturnCode.E_TIMEOUT)] * 3
 
@@ -376,6 +376,23 @@ def test_a_look_and_then_a_wait(dialect: Dialect, pause: float) -> None:
     assert [(call.name, call.rv) for call in calls] == [("SCardGetStatusChange", 0)] * 2
     assert calls[0].duration < 0.001
     assert 1 < calls[1].duration < 1.01
+
+
+@pytest.mark.parametrize("dialect", [V44, V46], ids=str)
+def test_a_look_on_a_slow_machine(dialect: Dialect) -> None:
+    """The STOP comes late, but nobody looks again: that was no time-out."""
+    story = Story(dialect)
+    for _ in range(2):
+        story.first_look()
+        story.pause(0.1)
+        story.finish_wait()
+        story.settle()
+    story.first_look()
+    story.pause(0.1)
+    story.finish_wait()
+    connect(story)
+    assert [call.rv for call in story.calls] == [0, 0, 0, 0]
+    assert names(story.calls) == ["GetStatusChange"] * 3 + ["Connect"]
 
 
 @pytest.mark.parametrize("dialect", [V44, V46], ids=str)

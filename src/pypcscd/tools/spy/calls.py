@@ -291,7 +291,7 @@ class Folder:
             call.inputs.append(number("dwTimeout", wait.timeout))
         call.outputs = self._parameters.states(wait.first or (), wait.last or ())
         call.rv = wait.rv
-        call.is_inferred = True
+        call.is_inferred = wait.rv != ReturnCode.E_CANCELLED  # which the daemon says
         if wait.rv is None:
             call.remarks.append("it was still waiting when the connection ended")
         return call

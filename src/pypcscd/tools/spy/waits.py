@@ -9,7 +9,7 @@ caller knows, and tells nobody. Up to 4.3 it sends
 A STOP that comes a while after the table is the time-out, and the library looks once more; one that
 comes at once is the end of the call. Only a call with time-out 0 that changes nothing cannot be told
 from two calls by that: WAIT STOP WAIT STOP. It is taken for one if the tables are the same and there
-was less than a millisecond between the two halves.
+were less than five milliseconds between the two halves.
 """
 
 import enum
@@ -19,9 +19,9 @@ from pypcscd.protocol.observer import SeenEvent, SeenReply, SeenRequest
 from pypcscd.scard import ReaderStatus, ReturnCode
 
 #: a STOP that comes so soon after the table, seconds, was not waited for
-_AT_ONCE = 0.005
+_AT_ONCE = 0.02
 #: the pause, seconds, between the two halves of a call with time-out 0 is shorter
-_HALVES = 0.001
+_HALVES = 0.005
 #: nothing of a call follows after so long, seconds
 _SETTLED = 0.05
 
@@ -75,7 +75,8 @@ class Wait:
 
     def is_settled(self, now: float) -> bool:
         """Nothing more is to be expected."""
-        return self.is_over or (self._phase is _Phase.RESTING and now - self.ended > _SETTLED)
+        may_be_all = self._phase in (_Phase.RESTING, _Phase.TIMED_OUT)
+        return self.is_over or (may_be_all and now - self.ended > _SETTLED)
 
     def takes(self, command: Command) -> bool:
         """The request belongs to this call."""
@@ -154,6 +155,9 @@ class Wait:
         """What the library must have returned; None if the connection ended first."""
         if self._is_cancelled:
             return ReturnCode.E_CANCELLED
+        if self._phase is _Phase.TIMED_OUT:
+            # It did not look again, so it had what it wanted; the STOP was late for another reason.
+            return ReturnCode.SUCCESS
         if self._phase not in (_Phase.RESTING, _Phase.OVER):
             return None
         if self.has_waited or self._phase is _Phase.OVER:
