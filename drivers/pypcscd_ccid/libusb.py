@@ -5,6 +5,8 @@ The library is the one that pyusb has loaded; its prototypes are left as pyusb h
 
 import ctypes
 import enum
+import functools
+from collections.abc import Callable
 from ctypes import CFUNCTYPE, POINTER, c_int, c_long, c_short, c_ubyte, c_uint, c_void_p
 from typing import Any, Protocol
 
@@ -120,19 +122,20 @@ class BoundLibusb:
     def __init__(self, library: ctypes.CDLL, context: int) -> None:
         """``context``: the libusb_context, as a number."""
         self._context = context
-        self._no_time = ctypes.byref(_TimeValue(0, 0))
 
         def bind(name: str, result: Any, *arguments: Any) -> Any:
             return CFUNCTYPE(result, *arguments)((f"libusb_{name}", library))
 
         self._alloc_transfer = bind("alloc_transfer", c_void_p, c_int)
-        self._handle_events = bind(
-            "handle_events_timeout_completed", c_int, c_void_p, POINTER(_TimeValue), c_void_p
-        )
         self._get_pollfds = bind("get_pollfds", POINTER(POINTER(PollFd)), c_void_p)
         self._free_pollfds = bind("free_pollfds", None, c_void_p)
         self._set_notifiers = bind("set_pollfd_notifiers", None, c_void_p, c_void_p, c_void_p, c_void_p)
         # These are on the way of every transfer, so there is no Python function around them.
+        handle_events = bind(
+            "handle_events_timeout_completed", c_int, c_void_p, POINTER(_TimeValue), c_void_p
+        )
+        no_time = ctypes.byref(_TimeValue(0, 0))
+        self.handle_events: Callable[[], int] = functools.partial(handle_events, context, no_time, None)
         self.free_transfer = bind("free_transfer", None, c_void_p)
         self.submit_transfer = bind("submit_transfer", c_int, c_void_p)
         self.cancel_transfer = bind("cancel_transfer", c_int, c_void_p)
@@ -140,10 +143,6 @@ class BoundLibusb:
 
     def alloc_transfer(self) -> int:
         return self._alloc_transfer(0) or 0
-
-    def handle_events(self) -> int:
-        result: int = self._handle_events(self._context, self._no_time, None)
-        return result
 
     def poll_fds(self) -> list[tuple[int, int]]:
         found: list[tuple[int, int]] = []

@@ -67,9 +67,9 @@ class AsyncUsb:
     def _fd_added(self, fd: int, events: int, _data: object) -> None:
         self._watched[fd] = events
         if events & select.POLLIN:
-            self.loop.add_reader(fd, self._ready)
+            self.loop.add_reader(fd, self.libusb.handle_events)
         if events & select.POLLOUT:
-            self.loop.add_writer(fd, self._ready)
+            self.loop.add_writer(fd, self.libusb.handle_events)
 
     def _fd_removed(self, fd: int, _data: object) -> None:
         events = self._watched.pop(fd, 0)
@@ -77,9 +77,6 @@ class AsyncUsb:
             self.loop.remove_reader(fd)
         if events & select.POLLOUT:
             self.loop.remove_writer(fd)
-
-    def _ready(self) -> None:
-        self.libusb.handle_events()
 
 
 class Transfer:
@@ -92,6 +89,7 @@ class Transfer:
         "_address",
         "_callback",
         "_handle",
+        "_length",
         "_memory",
         "_record",
         "_submit",
@@ -116,6 +114,7 @@ class Transfer:
         self._submit = libusb.submit_transfer
         self.done = done
         self.endpoint = endpoint
+        self._length = size
         self.is_busy = False
         record = self._record = TransferRecord.from_address(self._address)
         record.dev_handle = handle.address
@@ -141,7 +140,8 @@ class Transfer:
         """Send ``data``, which fits into the buffer. Raises UsbError."""
         size = len(data)
         self.buffer[:size] = data
-        self._record.length = size
+        if size != self._length:
+            self._record.length = self._length = size
         self.submit()
 
     def cancel(self) -> None:
@@ -169,7 +169,7 @@ class Transfer:
         except Exception:
             # An exception would not get out of here: ctypes only prints it.
             _log.exception("a USB transfer could not be dealt with; please report this")
-        if not self.is_busy:
+        if not self.is_busy and self._handle.is_closing:
             self._handle.transfer_rests()
 
 
@@ -182,7 +182,8 @@ class UsbHandle:
         self.address = address
         self._close = close
         self._transfers: set[Transfer] = set()
-        self._is_closed = False
+        #: transfers are not to be submitted any more
+        self.is_closing = False
         self._at_rest: asyncio.Future[None] | None = None
 
     def transfer(self, endpoint: int, kind: Kind, size: int, done: Callable[[int, int], None]) -> Transfer:
@@ -248,9 +249,9 @@ class UsbHandle:
 
     async def close(self) -> None:
         """End all transfers, then give the device back. May be called again; never raises."""
-        if self._is_closed:
+        if self.is_closing:
             return
-        self._is_closed = True
+        self.is_closing = True
         busy = [transfer for transfer in self._transfers if transfer.is_busy]
         for transfer in busy:
             transfer.cancel()
