@@ -28,6 +28,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pypcscd.protocol import DIALECTS, ClientConnection, Command, Dialect, ServerConnection
+from pypcscd.protocol.connection import NATIVE_ORDER
 from pypcscd.protocol.dialects import SIBLINGS, WaitAnswer
 from pypcscd.protocol.messages import Connect, EstablishContext, Message, Transmit, Version, Waiting
 from pypcscd.protocol.observer import NotUnderstood, Observer, Seen, SeenEvent, SeenReply, SeenRequest
@@ -285,6 +286,16 @@ def test_too_much_of_an_answer() -> None:
     seen = observer.client_sent(header(0, STATES))
     assert seen[0] == NotUnderstood(False, b"xyz", "it is no answer to what was asked")
     assert isinstance(seen[1], SeenRequest)
+
+
+def test_an_answer_to_what_was_asked_before() -> None:
+    """A connection that is joined while the daemon is busy: eight bytes are not taken for an event."""
+    observer = Observer(is_joined=True, byte_order=NATIVE_ORDER)
+    assert observer.daemon_sent(bytes(8)) == [
+        NotUnderstood(False, bytes(8), "it answers what is not understood")
+    ]
+    assert understood(observer)
+    assert observer.daemon_sent(bytes(8)) == [SeenEvent(0, bytes(8))]
 
 
 @pytest.mark.parametrize("length", [1, 7, 8, 20, 40])
