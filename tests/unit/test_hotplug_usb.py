@@ -43,7 +43,8 @@ def usb_device(port: str = "1-2", **attributes: str) -> UdevDevice:
 
 def usb_interface(parent: UdevDevice | None, number: str = "00", kind: str = "0b", **more: str) -> UdevDevice:
     path = f"{parent.sys_path if parent else '/sys'}:1.{int(number, 16)}"
-    return UdevDevice(path, parent, bInterfaceNumber=number, bInterfaceClass=kind, **more)
+    usual = {"bInterfaceNumber": number, "bInterfaceClass": kind, "bNumEndpoints": "03"}
+    return UdevDevice(path, parent, **(usual | more))
 
 
 def test_a_reader_is_described_by_its_place_and_its_strings() -> None:
@@ -96,6 +97,15 @@ def test_udev_may_say_that_a_reader_is_to_be_left_alone() -> None:
     device = usb_device()
     device.properties["PCSCLITE_IGNORE"] = "1"
     assert describe(usb_interface(device)) is None
+
+
+@pytest.mark.parametrize(("endpoints", "is_taken"), [("00", False), ("01", False), ("02", True)])
+def test_tokens_without_bulk_pipes_are_left_alone(
+    endpoints: str, is_taken: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken = describe(usb_interface(usb_device(), bNumEndpoints=endpoints)) is not None
+    assert taken is is_taken
+    assert ("ICCD" in caplog.text) is not is_taken
 
 
 class Keeper:

@@ -33,6 +33,8 @@ _VENDOR_CLASS_READERS = frozenset(
         (0x413C, 0x2100),
     }
 )
+#: a bulk pipe in each direction
+_LEAST_ENDPOINTS = 2
 _SUBSYSTEM = "usb"
 _INTERFACE = "usb_interface"
 _DEVICE = "usb_device"
@@ -144,6 +146,13 @@ def describe(interface: Any) -> DeviceConfig | None:
         _text(interface, "interface"),
         _text(parent, "serial"),
     )
+    if (_number(interface, "bNumEndpoints", 16) or 0) < _LEAST_ENDPOINTS:
+        log.warning(
+            "%s: left alone; it is a token that is driven by control transfers (ICCD), which needs a native "
+            "driver such as libccid in reader.conf",
+            name,
+        )
+        return None
     if parent.properties.get(_IGNORE) == "1":
         log.info("%s: left alone, as udev says (%s)", name, _IGNORE)
         return None
