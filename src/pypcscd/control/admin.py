@@ -27,6 +27,8 @@ _LONGEST_REQUEST = 64 * 1024
 #: bytes that may wait for a watcher that does not read
 _MOST_WAITING = 4 * 1024 * 1024
 _LONGEST_MEASUREMENT = 10.0
+#: seconds for which a stream's lines are gathered, so that a client's message costs no system call
+_GATHERING = 0.01
 
 
 class _RequestError(Exception):
@@ -90,6 +92,8 @@ class _Connection(asyncio.Protocol):
         self._pid = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch: Watch | None = None
+        #: lines of the stream that are to be sent together
+        self._gathered: list[str] = []
         self._changes: ChangeWatch | None = None
         self._requests: dict[str, Callable[[dict[str, Any]], Awaitable[Any]]] = {
             "status": self._status,
@@ -136,6 +140,7 @@ class _Connection(asyncio.Protocol):
         self._ended(self)
 
     def close(self) -> None:
+        self._send_gathered()
         if self._transport is not None:
             self._transport.close()
 
@@ -153,6 +158,16 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
             return
         self._transport.write(line.encode() + b"\n")
+
+    def _gather(self, record: stream.Record) -> None:
+        if not self._gathered:
+            asyncio.get_running_loop().call_later(_GATHERING, self._send_gathered)
+        self._gathered.append(stream.encode(record))
+
+    def _send_gathered(self) -> None:
+        lines, self._gathered = self._gathered, []
+        if lines:
+            self._send_line("\n".join(lines))
 
     async def _answer(self, line: bytes) -> None:
         identifier: Any = None
@@ -205,7 +220,7 @@ class _Connection(asyncio.Protocol):
         if shows_secrets:
             log.warning("pid %d watches all clients, PINs included (spy --show-secrets)", self._pid)
         self._watch = Watch(
-            lambda record: self._send_line(stream.encode(record)),
+            self._gather,
             pid=_number(request, "pid", int, None),
             uid=_number(request, "uid", int, None),
             shows_secrets=shows_secrets,
