@@ -115,6 +115,50 @@ def start(coroutine: Coroutine[Any, Any, T]) -> Finished[T] | Running[T]:
     return Running(coroutine, waiting)
 
 
+class Alarm:
+    """A timer that costs little to set: it is not taken back, but looks at the clock when it rings."""
+
+    __slots__ = ("_due", "_ring", "_timer")
+
+    def __init__(self) -> None:
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        self._ring: Callable[[], None] | None = None
+
+    def set(self, seconds: float, ring: Callable[[], None]) -> None:
+        """Call ``ring`` after that time, unless it is cleared or set anew before."""
+        loop = asyncio.get_running_loop()
+        self._ring = ring
+        self._due = due = loop.time() + seconds
+        timer = self._timer
+        if timer is None or timer.when() > due:
+            if timer is not None:
+                timer.cancel()
+            self._timer = loop.call_at(due, self._look)
+
+    def clear(self) -> None:
+        """What was set is not wanted any more; the clock is looked at once all the same."""
+        self._ring = None
+
+    def stop(self) -> None:
+        """Nothing will be set any more: take the timer back."""
+        self._ring = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        ring, loop = self._ring, asyncio.get_running_loop()
+        if ring is None:
+            return
+        if loop.time() < self._due:
+            self._timer = loop.call_at(self._due, self._look)
+            return
+        self._ring = None
+        ring()
+
+
 class Bounded(Generic[T]):
     """Await a coroutine, but cancel it after ``seconds``; then ``expired()`` is raised.
 
@@ -122,11 +166,27 @@ class Bounded(Generic[T]):
     does not wait.
     """
 
-    __slots__ = ("_coroutine", "_expired", "_has_expired", "_is_due", "_seconds", "_waiting")
+    __slots__ = (
+        "_alarm",
+        "_coroutine",
+        "_expired",
+        "_has_expired",
+        "_has_own_alarm",
+        "_is_due",
+        "_seconds",
+        "_waiting",
+    )
 
     def __init__(
-        self, coroutine: Coroutine[Any, Any, T], seconds: float, expired: Callable[[], Exception]
+        self,
+        coroutine: Coroutine[Any, Any, T],
+        seconds: float,
+        expired: Callable[[], Exception],
+        alarm: Alarm | None = None,
     ) -> None:
+        """``alarm`` may serve many, one after the other; without one there is a timer for this alone."""
+        self._has_own_alarm = alarm is None
+        self._alarm = alarm or Alarm()
         self._coroutine = coroutine
         self._seconds = seconds
         self._expired = expired
@@ -147,7 +207,7 @@ class Bounded(Generic[T]):
         except StopIteration as stop:
             result: T = stop.value
             return result
-        timer = asyncio.get_running_loop().call_later(self._seconds, self._expire)
+        self._alarm.set(self._seconds, self._expire)
         starter = asyncio.current_task()
         cancelled_before = starter.cancelling() if starter else 0
         try:
@@ -174,7 +234,9 @@ class Bounded(Generic[T]):
                 raise self._expired() from None
             raise
         finally:
-            timer.cancel()
+            self._alarm.clear()
+            if self._has_own_alarm:
+                self._alarm.stop()
 
 
 class Background:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from pypcscd.driver import Answer
-from pypcscd.eager import Background, Bounded, Finished, Running, start
+from pypcscd.eager import Alarm, Background, Bounded, Finished, Running, start
 
 T = TypeVar("T")
 
@@ -228,6 +228,57 @@ async def test_cancelling_in_a_bare_yield() -> None:
         await ended(outcome)
 
 
+# --- Alarm ------------------------------------------------------------------------------------
+
+
+async def test_alarm_rings_once_and_in_time() -> None:
+    alarm, rung = Alarm(), list[float]()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    alarm.set(0.02, lambda: rung.append(loop.time() - began))
+    await asyncio.sleep(0.06)
+    assert len(rung) == 1
+    assert rung[0] >= 0.02
+
+
+async def test_alarm_set_anew_rings_at_its_new_time() -> None:
+    alarm, rung = Alarm(), list[str]()
+    alarm.set(0.01, lambda: rung.append("first"))
+    alarm.set(0.04, lambda: rung.append("later"))
+    await asyncio.sleep(0.02)
+    assert rung == []
+    await asyncio.sleep(0.04)
+    assert rung == ["later"]
+    alarm.set(NEVER, lambda: rung.append("never"))
+    alarm.set(0.01, lambda: rung.append("sooner"))
+    await asyncio.sleep(0.03)
+    assert rung == ["later", "sooner"]
+    alarm.stop()
+
+
+async def test_alarm_that_is_cleared_is_silent() -> None:
+    alarm, rung = Alarm(), list[str]()
+    alarm.set(0.01, lambda: rung.append("rung"))
+    alarm.clear()
+    await asyncio.sleep(0.03)
+    assert rung == []
+
+
+async def test_many_commands_share_an_alarm() -> None:
+    alarm = Alarm()
+
+    async def quick() -> str:
+        await asyncio.sleep(0)
+        return "quick"
+
+    for _ in range(3):
+        assert await Bounded(quick(), 0.05, TooLateError, alarm) == "quick"
+    with pytest.raises(TooLateError):
+        await Bounded(Recorder().run(), 0.02, TooLateError, alarm)
+    assert await Bounded(quick(), NEVER, TooLateError, alarm) == "quick"
+    alarm.stop()
+
+
 # --- Bounded ----------------------------------------------------------------------------------
 
 
@@ -249,30 +300,31 @@ async def test_bounded_that_does_not_wait_sets_no_timer(monkeypatch: pytest.Monk
 
     timers: list[float] = []
     loop = asyncio.get_running_loop()
-    set_timer = loop.call_later
+    set_timer = loop.call_at
 
-    def call_later(delay: float, *arguments: Any, **options: Any) -> asyncio.TimerHandle:
-        timers.append(delay)
-        return set_timer(delay, *arguments, **options)
+    def call_at(when: float, *arguments: Any, **options: Any) -> asyncio.TimerHandle:
+        timers.append(when)
+        return set_timer(when, *arguments, **options)
 
-    monkeypatch.setattr(loop, "call_later", call_later)
+    monkeypatch.setattr(loop, "call_at", call_at)
     assert await bounded(answer(), NEVER) == "done"
     assert timers == []
     assert await bounded(wait(), NEVER) == "done"
-    assert timers == [NEVER]
+    (when,) = timers
+    assert NEVER - 60 < when - loop.time() <= NEVER
 
 
 @pytest.mark.parametrize("outcome", ["result", "exception", "cancellation"])
 async def test_bounded_leaves_no_timer_behind(outcome: str, monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
-    set_timer = loop.call_later
+    set_timer = loop.call_at
     timers: list[asyncio.TimerHandle] = []
 
-    def call_later(*arguments: Any) -> asyncio.TimerHandle:
+    def call_at(*arguments: Any) -> asyncio.TimerHandle:
         timers.append(set_timer(*arguments))
         return timers[-1]
 
-    monkeypatch.setattr(loop, "call_later", call_later)
+    monkeypatch.setattr(loop, "call_at", call_at)
     recorder = Recorder()
     task = asyncio.ensure_future(bounded(recorder.run(), NEVER))
     await turn()

@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from pypcscd.manager.lock import TransactionLock
+from pypcscd.manager.lock import CommandQueue, TransactionLock
 
 BOUND = 5.0
 SHORT = 0.01
@@ -199,3 +199,62 @@ async def test_who_waits_and_since_when() -> None:
     lock.release("first")
     assert await second
     assert lock.queue == []
+
+
+# --- the queue of commands --------------------------------------------------------------------
+
+
+async def visit(queue: CommandQueue, name: str, order: list[str], gate: asyncio.Event | None = None) -> None:
+    async with queue:
+        order.append(name)
+        if gate is not None:
+            await gate.wait()
+
+
+async def test_commands_take_turns_in_their_order() -> None:
+    queue, order, gate = CommandQueue(), list[str](), asyncio.Event()
+    tasks = [asyncio.create_task(visit(queue, name, order, gate)) for name in "abc"]
+    await turn()
+    assert order == ["a"]
+    assert queue.locked()
+    gate.set()
+    await asyncio.gather(*tasks)
+    assert order == ["a", "b", "c"]
+    assert not queue.locked()
+
+
+async def test_a_newcomer_does_not_pass_one_whose_turn_has_come() -> None:
+    queue, order, gate = CommandQueue(), list[str](), asyncio.Event()
+    first = asyncio.create_task(visit(queue, "first", order, gate))
+    second = asyncio.create_task(visit(queue, "second", order))
+    await turn()
+    gate.set()
+    await first
+    await visit(queue, "newcomer", order)
+    await second
+    assert order == ["first", "second", "newcomer"]
+
+
+async def test_a_cancelled_command_leaves_the_queue_and_passes_its_turn_on() -> None:
+    queue, order, gate = CommandQueue(), list[str](), asyncio.Event()
+    tasks = [asyncio.create_task(visit(queue, name, order, gate)) for name in "abcd"]
+    await turn()
+    tasks[1].cancel()
+    await turn()
+    gate.set()
+    # c is given its turn in the next step, and cancelled in the same one
+    await asyncio.wait([tasks[0]])
+    tasks[2].cancel()
+    await asyncio.wait(tasks)
+    assert order in (["a", "d"], ["a", "c", "d"])
+    assert not queue.locked()
+
+
+async def test_a_failing_command_frees_the_queue() -> None:
+    queue = CommandQueue()
+    try:
+        async with queue:
+            raise ValueError
+    except ValueError:
+        pass
+    assert not queue.locked()

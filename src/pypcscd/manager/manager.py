@@ -355,16 +355,13 @@ class Manager:
         async with reader.commands:
             reader.check_available()
             self._check_event(handle)
-            used = Protocol.RAW
-            if protocol != Protocol.RAW:
-                used = reader.protocol
-                if not reader.has_card:
-                    raise PcscError(ReturnCode.E_NO_SMARTCARD)
-                if protocol not in (used, Protocol.ANY_OLD):
-                    raise PcscError(ReturnCode.E_PROTO_MISMATCH)
-            try:
+            sent = used = reader.protocol
+            if protocol == 0 or protocol != used or not reader.has_card:
+                used = self._check_protocol(reader, protocol)
                 # A client of a direct connection may say "none", as the reader does: that is T=0.
-                response = await reader.transmit(used or Protocol.T0, apdu)
+                sent = used or Protocol.T0
+            try:
+                response = await reader.transmit(sent, apdu)
             except DriverError as error:
                 if error.reason is Reason.NO_CARD:
                     reader.card_is_missing()
@@ -420,6 +417,16 @@ class Manager:
                 await reader.set_attribute(attribute, value)
             except DriverError as error:
                 raise results.translate(results.SET_ATTRIBUTE, error) from error
+
+    def _check_protocol(self, reader: Reader, protocol: int) -> Protocol:
+        """The protocol to be used when the client does not simply name the active one."""
+        if protocol == Protocol.RAW:
+            return Protocol.RAW
+        if not reader.has_card:
+            raise PcscError(ReturnCode.E_NO_SMARTCARD)
+        if protocol not in (reader.protocol, Protocol.ANY_OLD):
+            raise PcscError(ReturnCode.E_PROTO_MISMATCH)
+        return reader.protocol
 
     # --- checks -------------------------------------------------------------------------------
 

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from pypcscd import atr
 from pypcscd.driver import DriverError, Presence, Reason, Slot
-from pypcscd.eager import Background, Bounded
-from pypcscd.manager.lock import TransactionLock
+from pypcscd.eager import Alarm, Background, Bounded
+from pypcscd.manager.lock import CommandQueue, TransactionLock
 from pypcscd.manager.settings import Settings
 from pypcscd.scard import MAX_ATR_SIZE, PcscError, Protocol, ReaderState, ReaderStatus, ReturnCode
 
@@ -59,7 +59,7 @@ class Reader:
         """``touched``: what clients see has changed. ``signal``: waiting clients shall be told too."""
         self.name = name
         self.slot = slot
-        self.commands = asyncio.Lock()
+        self.commands = CommandQueue()
         self.lock: TransactionLock[User] = TransactionLock(settings.retry_window)
         self.handles: set[User] = set()
         self.is_exclusive = False
@@ -73,6 +73,8 @@ class Reader:
         self._background = background
         self._touched = touched
         self._signal = signal
+        #: keeps the deadline of the one command that can be under way
+        self._alarm = Alarm()
         self._is_powered = False
         self._is_in_use = False
         self._power_timer: asyncio.TimerHandle | None = None
@@ -90,8 +92,16 @@ class Reader:
         return ReaderStatus(self.name, self.event_counter, self.state, sharing, self.atr, self.protocol)
 
     @property
-    def has_card(self) -> bool:
-        return ReaderState.PRESENT in self.state
+    def state(self) -> ReaderState:
+        """The state word."""
+        return self._state
+
+    @state.setter
+    def state(self, state: ReaderState) -> None:
+        self._state = state
+        # Looked at for every command, and flags are slow.
+        self.has_card = ReaderState.PRESENT in state
+        self._is_silent = ReaderState.UNKNOWN in state
 
     @property
     def is_powered(self) -> bool:
@@ -102,7 +112,7 @@ class Reader:
         """Raise INVALID_VALUE if the reader is gone and READER_UNAVAILABLE if it does not work."""
         if self.is_gone:
             raise PcscError(ReturnCode.E_INVALID_VALUE)
-        if ReaderState.UNKNOWN in self.state:
+        if self._is_silent:
             raise PcscError(ReturnCode.E_READER_UNAVAILABLE)
 
     def _show(self, state: ReaderState, answer_to_reset: bytes) -> None:
@@ -255,7 +265,7 @@ class Reader:
     # --- commands to the card; the caller holds ``commands`` -----------------------------------
 
     async def _run(self, command: Coroutine[Any, Any, T], deadline: float) -> T:
-        return await Bounded(command, deadline, self._timed_out)
+        return await Bounded(command, deadline, self._timed_out, self._alarm)
 
     async def _power_on(self) -> bytes:
         """Power the card, with a second try where that may help. Raises DriverError."""
@@ -389,7 +399,10 @@ class Reader:
 
     async def transmit(self, protocol: Protocol, apdu: bytes) -> bytes:
         """One exchange with the card. Raises DriverError."""
-        return await self._run(self.slot.transmit(protocol, apdu), self.slot.transmit_deadline)
+        slot = self.slot
+        return await Bounded(
+            slot.transmit(protocol, apdu), slot.transmit_deadline, self._timed_out, self._alarm
+        )
 
     async def control(self, code: int, data: bytes) -> bytes:
         """One command to the reader. Raises DriverError."""

@@ -28,7 +28,9 @@ from pypcscd.protocol.messages import Attribute, Command, Control, Message, Stat
 from pypcscd.scard import MAX_ATTRIBUTE_SIZE, MAX_BUFFER_SIZE_EXTENDED, ReaderStatus
 
 NATIVE_ORDER, _OTHER_ORDER = ("<", ">") if sys.byteorder == "little" else (">", "<")
-_NUMBERS = frozenset(Command)
+_COMMANDS = {command.value: command for command in Command}
+_WAIT = Command.WAIT_READER_STATE_CHANGE
+_BODIES_WITH_DATA = (Transmit, Control)
 #: records in the reader table of a client that does not ask for their number
 FIXED_TABLE_SIZE = 16
 _HEADER_SIZE = 8
@@ -163,7 +165,7 @@ class ServerConnection:
             layout = self._codec.requests[number]
         except KeyError:
             raise RemoteProtocolError(f"unknown command 0x{number:02X} (protocol {self.dialect})") from None
-        command = Command(number)
+        command = _COMMANDS[number]
         expected = layout.structure.size if layout else 0
         if size != expected:
             layout = self._try_sibling(command, size, expected)
@@ -174,7 +176,8 @@ class ServerConnection:
         data = b""
         if layout:
             body = layout.message(*layout.structure.unpack_from(buffer, _HEADER_SIZE))
-            if isinstance(body, Transmit | Control):
+            # a union in isinstance() is made anew each time
+            if isinstance(body, _BODIES_WITH_DATA):
                 if body.send_length > MAX_BUFFER_SIZE_EXTENDED:
                     raise _too_long(command, body.send_length, MAX_BUFFER_SIZE_EXTENDED)
                 start, end = end, end + body.send_length
@@ -185,7 +188,7 @@ class ServerConnection:
                 raise _too_long(command, body.length, MAX_ATTRIBUTE_SIZE)
         del buffer[:end]
         self._outstanding = command
-        if command is Command.WAIT_READER_STATE_CHANGE:
+        if command is _WAIT:
             self._is_first_look = self.dialect.counted_table
             self._held_event = b""
         return Request(command, body, data)
@@ -200,7 +203,9 @@ class ServerConnection:
         if data and command not in _WITH_DATA:
             raise LocalProtocolError(f"{command.name} carries no data")
         self._outstanding = None
-        return encoded if command in _FIRST_LOOK else encoded + self._release_event()
+        if not self._is_first_look or command in _FIRST_LOOK:
+            return encoded
+        return encoded + self._release_event()
 
     def reply_readers(self, records: bytes) -> bytes:
         """The answer that is a reader table, made by ``codec.encode_table`` or ``encode_records``."""
@@ -223,7 +228,7 @@ class ServerConnection:
         order = NATIVE_ORDER
         for candidate in (NATIVE_ORDER, _OTHER_ORDER):
             _, number = codec(UNTOLD, candidate).header.unpack_from(self._buffer)
-            if number in _NUMBERS:
+            if number in _COMMANDS:
                 order = candidate
                 break
         self._byte_order = order

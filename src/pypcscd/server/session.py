@@ -42,6 +42,8 @@ class Session(asyncio.BufferedProtocol):
         self._is_refused = False
         self._pending: eager.Running[bytes] | None = None
         self._is_congested = False
+        #: it has sent so far ahead that it is not read from for now
+        self._is_paused = False
 
     # --- what may be looked at ----------------------------------------------------------------
 
@@ -90,6 +92,7 @@ class Session(asyncio.BufferedProtocol):
         if self._pending is None and not self._is_congested:
             self._serve()
         elif self._transport is not None and self._connection.buffered > _READ_AHEAD:
+            self._is_paused = True
             self._transport.pause_reading()
 
     def pause_writing(self) -> None:
@@ -115,7 +118,8 @@ class Session(asyncio.BufferedProtocol):
 
     def _go_on(self) -> None:
         if self._transport is not None and self._pending is None and not self._is_congested:
-            if not self._transport.is_closing():
+            if self._is_paused and not self._transport.is_closing():
+                self._is_paused = False
                 self._transport.resume_reading()
             self._serve()
 
