@@ -7,8 +7,7 @@ from typing import Self, TypeVar
 
 from pypcscd.protocol import ClientConnection, Command, Dialect, ReaderEvent, Reply
 from pypcscd.protocol import messages as m
-from pypcscd.protocol.connection import NATIVE_ORDER
-from pypcscd.protocol.dialects import WaitAnswer
+from pypcscd.protocol.dialects import NATIVE_ORDER, WaitAnswer
 from pypcscd.scard import ReaderStatus, ReturnCode
 
 WAIT, STOP = Command.WAIT_READER_STATE_CHANGE, Command.STOP_WAITING_READER_STATE_CHANGE

@@ -15,7 +15,7 @@ from pypcscd.protocol import (
     Request,
     ServerConnection,
 )
-from pypcscd.protocol.connection import NATIVE_ORDER
+from pypcscd.protocol.dialects import NATIVE_ORDER
 from pypcscd.protocol.messages import (
     Attribute,
     BeginTransaction,

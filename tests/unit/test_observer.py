@@ -28,8 +28,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pypcscd.protocol import DIALECTS, ClientConnection, Command, Dialect, ServerConnection
-from pypcscd.protocol.connection import NATIVE_ORDER
-from pypcscd.protocol.dialects import SIBLINGS, WaitAnswer
+from pypcscd.protocol.dialects import NATIVE_ORDER, SIBLINGS, WaitAnswer
 from pypcscd.protocol.messages import Connect, EstablishContext, Message, Transmit, Version, Waiting
 from pypcscd.protocol.observer import NotUnderstood, Observer, Seen, SeenEvent, SeenReply, SeenRequest
 

@@ -34,8 +34,7 @@ from pypcscd.protocol import (
     Request,
     ServerConnection,
 )
-from pypcscd.protocol.connection import NATIVE_ORDER
-from pypcscd.protocol.dialects import NEWEST, UNTOLD
+from pypcscd.protocol.dialects import NATIVE_ORDER, NEWEST, UNTOLD
 from pypcscd.protocol.messages import Cancel, Connect, EstablishContext, Version, Waiting
 from pypcscd.scard import ReturnCode
 

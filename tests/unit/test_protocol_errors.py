@@ -30,8 +30,7 @@ from pypcscd.protocol import (
     Request,
     ServerConnection,
 )
-from pypcscd.protocol.connection import NATIVE_ORDER
-from pypcscd.protocol.dialects import codec
+from pypcscd.protocol.dialects import NATIVE_ORDER, codec
 from pypcscd.protocol.messages import (
     Attribute,
     Cancel,

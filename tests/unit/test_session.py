@@ -16,8 +16,7 @@ from pypcscd.driver import Presence
 from pypcscd.manager.manager import Manager
 from pypcscd.protocol import DIALECTS, SHORT_4_2, ClientConnection, Command, Dialect, ReaderEvent, Reply
 from pypcscd.protocol import messages as m
-from pypcscd.protocol.connection import NATIVE_ORDER
-from pypcscd.protocol.dialects import WaitAnswer, codec
+from pypcscd.protocol.dialects import NATIVE_ORDER, WaitAnswer, codec
 from pypcscd.scard import ReaderStatus, ReturnCode
 from pypcscd.server.calls import TableCache
 from pypcscd.server.door import Door

@@ -9,11 +9,13 @@ the reply to the first was made.
 """
 
 import struct
-import sys
 from typing import NamedTuple
 
 from pypcscd.protocol.dialects import (
+    COMMANDS,
     DIALECTS,
+    HEADER_SIZE,
+    NATIVE_ORDER,
     NEWEST,
     SHORT_4_2,
     SIBLINGS,
@@ -23,23 +25,25 @@ from pypcscd.protocol.dialects import (
     Layout,
     WaitAnswer,
     codec,
+    recognise_byte_order,
 )
-from pypcscd.protocol.messages import Attribute, Command, Control, Message, StatesSize, Transmit
+from pypcscd.protocol.messages import (
+    TABLE_COMMANDS,
+    Attribute,
+    Command,
+    Control,
+    Message,
+    StatesSize,
+    Transmit,
+    answer_length,
+)
 from pypcscd.scard import MAX_ATTRIBUTE_SIZE, MAX_BUFFER_SIZE_EXTENDED, ReaderStatus
 
-NATIVE_ORDER, _OTHER_ORDER = ("<", ">") if sys.byteorder == "little" else (">", "<")
-_COMMANDS = {command.value: command for command in Command}
 _WAIT = Command.WAIT_READER_STATE_CHANGE
 _BODIES_WITH_DATA = (Transmit, Control)
 #: records in the reader table of a client that does not ask for their number
 FIXED_TABLE_SIZE = 16
-_HEADER_SIZE = 8
 _WITH_DATA = (Command.TRANSMIT, Command.CONTROL)
-_WITH_TABLE = (
-    Command.GET_READERS_STATE,
-    Command.READERS_STATE_ARRAY,
-    Command.WAIT_READER_STATE_CHANGE,
-)
 #: commands whose answer may be an event, or nothing
 _ANSWERED_BY_EVENT = (Command.WAIT_READER_STATE_CHANGE, Command.STOP_WAITING_READER_STATE_CHANGE)
 #: what a 4.6 client asks between WAIT and the table; an event must not come in between
@@ -156,27 +160,28 @@ class ServerConnection:
         Raises RemoteProtocolError as soon as the bytes cannot become a request.
         """
         buffer = self._buffer
-        if self._outstanding is not None or len(buffer) < _HEADER_SIZE:
+        if self._outstanding is not None or len(buffer) < HEADER_SIZE:
             return None
         if not self._byte_order:
-            self._recognise_byte_order()
+            self._byte_order = recognise_byte_order(buffer)
+            self._codec = codec(self.dialect, self._byte_order)
         size, number = self._codec.header.unpack_from(buffer)
         try:
             layout = self._codec.requests[number]
         except KeyError:
             raise RemoteProtocolError(f"unknown command 0x{number:02X} (protocol {self.dialect})") from None
-        command = _COMMANDS[number]
+        command = COMMANDS[number]
         expected = layout.structure.size if layout else 0
         if size != expected:
             layout = self._try_sibling(command, size, expected)
-        end = _HEADER_SIZE + size
+        end = HEADER_SIZE + size
         if len(buffer) < end:
             return None
         body: Message | None = None
         data = b""
         if layout:
-            body = layout.message(*layout.structure.unpack_from(buffer, _HEADER_SIZE))
-            # a union in isinstance() is made anew each time
+            body = layout.message(*layout.structure.unpack_from(buffer, HEADER_SIZE))
+            # a union in isinstance() would be made anew each time
             if isinstance(body, _BODIES_WITH_DATA):
                 if body.send_length > MAX_BUFFER_SIZE_EXTENDED:
                     raise _too_long(command, body.send_length, MAX_BUFFER_SIZE_EXTENDED)
@@ -210,7 +215,7 @@ class ServerConnection:
     def reply_readers(self, records: bytes) -> bytes:
         """The answer that is a reader table, made by ``codec.encode_table`` or ``encode_records``."""
         command = self._unanswered()
-        if command not in _WITH_TABLE:
+        if command not in TABLE_COMMANDS:
             raise LocalProtocolError(f"{command.name} is not answered with a reader table")
         self._outstanding = None
         return records + self._release_event()
@@ -222,17 +227,6 @@ class ServerConnection:
             raise LocalProtocolError(f"{command.name} must be answered")
         self._outstanding = None
         return b"" if command is Command.WAIT_READER_STATE_CHANGE else self._release_event()
-
-    def _recognise_byte_order(self) -> None:
-        """A command's number is small, so its first or its last byte in the header is not 0."""
-        order = NATIVE_ORDER
-        for candidate in (NATIVE_ORDER, _OTHER_ORDER):
-            _, number = codec(UNTOLD, candidate).header.unpack_from(self._buffer)
-            if number in _COMMANDS:
-                order = candidate
-                break
-        self._byte_order = order
-        self._codec = codec(self.dialect, order)
 
     def _try_sibling(self, command: Command, size: int, expected: int) -> Layout:
         """The body may belong to the other layout of the same version. Raises RemoteProtocolError."""
@@ -327,7 +321,7 @@ class ClientConnection:
         command = self._outstanding
         if command is None:
             return self._next_reader_event()
-        if command in _WITH_TABLE:
+        if command in TABLE_COMMANDS:
             is_counted = command is Command.READERS_STATE_ARRAY
             records = self._counted if is_counted else self.table_size
             table = self._take(records * self._codec.record_size)
@@ -354,13 +348,9 @@ class ClientConnection:
         size = layout.structure.size
         if len(self._buffer) < size:
             return None
-        body = layout.message(*layout.structure.unpack_from(self._buffer))
-        data_length = 0
-        if isinstance(body, Transmit) and body.rv == 0:
-            data_length = body.receive_length
-        elif isinstance(body, Control) and body.rv == 0:
-            data_length = body.returned
-        elif isinstance(body, StatesSize):
+        body = layout.decode(self._buffer)
+        data_length = answer_length(body)
+        if isinstance(body, StatesSize):
             if body.readers < 0:
                 raise RemoteProtocolError(f"a reader table of {body.readers} records")
             self._counted = body.readers

@@ -3,6 +3,7 @@
 import enum
 import functools
 import struct
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -20,6 +21,13 @@ from pypcscd.scard import ATR_NOT_INITIALISED, ReaderStatus
 
 #: " RR SS" at the end of a reader name: without these numbers all slots of a device would look the same
 _NUMBERS_SIZE = 6
+
+
+NATIVE_ORDER, _OTHER_ORDER = ("<", ">") if sys.byteorder == "little" else (">", "<")
+#: bytes in front of every request: size of the body, and number of the command
+HEADER_SIZE = 8
+#: by number
+COMMANDS = {command.value: command for command in Command}
 
 
 class WaitAnswer(enum.Enum):
@@ -111,9 +119,9 @@ class Layout(NamedTuple):
     message: type[Message]
     structure: struct.Struct
 
-    def decode(self, body: bytes | memoryview) -> Message:
-        fields = self.structure.unpack(body)
-        return self.message(*fields)
+    def decode(self, buffer: bytes | bytearray, offset: int = 0) -> Message:
+        """The message that begins at ``offset``; the buffer must hold all of it."""
+        return self.message(*self.structure.unpack_from(buffer, offset))
 
     def encode(self, message: Message) -> bytes:
         return self.structure.pack(*message)
@@ -199,3 +207,14 @@ class Codec:
 def codec(dialect: Dialect, byte_order: str) -> Codec:
     """The codec of a dialect, made once."""
     return Codec(dialect, byte_order)
+
+
+def recognise_byte_order(header: bytes | bytearray) -> str:
+    """ "<" or ">", by a client's first header: a command's number is small, so its first or its last
+    byte is not 0. A header that fits neither is taken for one of our own order.
+    """
+    for order in (NATIVE_ORDER, _OTHER_ORDER):
+        _, number = codec(UNTOLD, order).header.unpack_from(header)
+        if number in COMMANDS:
+            return order
+    return NATIVE_ORDER

@@ -37,6 +37,14 @@ class Command(enum.IntEnum):
     READERS_STATE_ARRAY = 0x17
 
 
+#: commands whose answer is, or can be, the reader table
+TABLE_COMMANDS = (
+    Command.GET_READERS_STATE,
+    Command.READERS_STATE_ARRAY,
+    Command.WAIT_READER_STATE_CHANGE,
+)
+
+
 class EstablishContext(NamedTuple):
     scope: int
     context: int = 0
@@ -202,6 +210,15 @@ Message = (
     | ReaderEvents
     | StatesSize
 )
+
+
+def answer_length(reply: Message) -> int:
+    """How many bytes of data follow this reply."""
+    if isinstance(reply, Transmit) and reply.rv == 0:
+        return reply.receive_length
+    if isinstance(reply, Control) and reply.rv == 0:
+        return reply.returned
+    return 0
 
 
 class Body(NamedTuple):

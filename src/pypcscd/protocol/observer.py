@@ -8,27 +8,37 @@ next request. All bytes come out again, in ``raw``, once and in the order of the
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from pypcscd.protocol.connection import FIXED_TABLE_SIZE, NATIVE_ORDER
+from pypcscd.protocol.connection import FIXED_TABLE_SIZE
 from pypcscd.protocol.dialects import (
+    COMMANDS,
     DIALECTS,
+    HEADER_SIZE,
+    NATIVE_ORDER,
     SIBLINGS,
     UNTOLD,
     Codec,
     Dialect,
     WaitAnswer,
     codec,
+    recognise_byte_order,
 )
-from pypcscd.protocol.messages import Command, Control, Message, StatesSize, Transmit, Version
+from pypcscd.protocol.messages import (
+    TABLE_COMMANDS,
+    Command,
+    Control,
+    Message,
+    StatesSize,
+    Transmit,
+    Version,
+    answer_length,
+)
 from pypcscd.scard import MAX_BUFFER_SIZE_EXTENDED, ReaderStatus
 
 #: the other length of a fixed table: Fedora's
 _LONG_TABLE_SIZE = 48
-_HEADER_SIZE = 8
 #: the longest body that an unknown command may claim to have
 _LONGEST_BODY = 4096
 _MOST_READERS = 65536
-_TABLE_COMMANDS = (Command.GET_READERS_STATE, Command.READERS_STATE_ARRAY, Command.WAIT_READER_STATE_CHANGE)
-_NUMBERS = frozenset(Command)
 
 
 class SeenRequest(NamedTuple):
@@ -145,33 +155,34 @@ class Observer:
 
     def _requests(self) -> Iterator[Seen]:
         buffer = self._from_client
-        while len(buffer) >= _HEADER_SIZE:
+        while len(buffer) >= HEADER_SIZE:
             if not self._byte_order:
-                self._recognise_byte_order()
+                self._byte_order = recognise_byte_order(buffer)
+                self._codec = codec(self.dialect, self._byte_order)
             size, number = self._codec.header.unpack_from(buffer)
             if not self._knows(size, number):
                 if size > _LONGEST_BODY:
                     yield NotUnderstood(True, self._take(buffer, len(buffer)), "it is no request")
                     self._is_lost = True
                     continue
-                if len(buffer) < _HEADER_SIZE + size:
+                if len(buffer) < HEADER_SIZE + size:
                     return
                 yield from self._before_request()
                 why = f"unknown command 0x{number:02X} with {size} bytes (protocol {self.dialect})"
-                if number in _NUMBERS:
+                if number in COMMANDS:
                     why = f"{Command(number).name} with {size} bytes (protocol {self.dialect})"
                 self._is_lost = True
-                yield NotUnderstood(True, self._take(buffer, _HEADER_SIZE + size), why)
+                yield NotUnderstood(True, self._take(buffer, HEADER_SIZE + size), why)
                 continue
             command = Command(number)
             body: Message | None = None
-            end = _HEADER_SIZE + size
+            end = HEADER_SIZE + size
             if len(buffer) < end:
                 return
             data = b""
             layout = self._codec.requests[number]
             if layout is not None:
-                body = layout.message(*layout.structure.unpack_from(buffer, _HEADER_SIZE))
+                body = layout.decode(buffer, HEADER_SIZE)
                 if isinstance(body, Transmit | Control):
                     if body.send_length > MAX_BUFFER_SIZE_EXTENDED:
                         yield NotUnderstood(True, self._take(buffer, len(buffer)), "its data is too long")
@@ -184,15 +195,6 @@ class Observer:
             yield from self._before_request()
             self._ask(command, body)
             yield SeenRequest(command, body, data, self._take(buffer, end), self.dialect)
-
-    def _recognise_byte_order(self) -> None:
-        order = NATIVE_ORDER
-        for candidate in "<>":
-            _, number = codec(UNTOLD, candidate).header.unpack_from(self._from_client)
-            if number in _NUMBERS:
-                order = candidate
-        self._byte_order = order
-        self._codec = codec(self.dialect, order)
 
     def _knows(self, size: int, number: int) -> bool:
         """There is such a request, in the dialect or in the one that shares its number."""
@@ -232,7 +234,7 @@ class Observer:
             seen: Seen | None
             if command is None:
                 seen = self._event()
-            elif command in _TABLE_COMMANDS:
+            elif command in TABLE_COMMANDS:
                 seen = self._table(command, client_goes_on)
             else:
                 seen = self._reply(command)
@@ -288,13 +290,9 @@ class Observer:
         size = layout.structure.size
         if len(self._from_daemon) < size:
             return None
-        body = layout.message(*layout.structure.unpack_from(self._from_daemon))
-        length = 0
-        if isinstance(body, Transmit) and body.rv == 0:
-            length = body.receive_length
-        elif isinstance(body, Control) and body.rv == 0:
-            length = body.returned
-        elif isinstance(body, StatesSize):
+        body = layout.decode(self._from_daemon)
+        length = answer_length(body)
+        if isinstance(body, StatesSize):
             self._counted = min(max(body.readers, 0), _MOST_READERS)
         if length > MAX_BUFFER_SIZE_EXTENDED:
             length = 0

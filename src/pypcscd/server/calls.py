@@ -10,8 +10,8 @@ from typing import cast
 
 from pypcscd.manager.handles import Client, InsufficientBufferError
 from pypcscd.manager.manager import Manager
-from pypcscd.protocol.connection import FIXED_TABLE_SIZE, NATIVE_ORDER, Request, ServerConnection
-from pypcscd.protocol.dialects import DIALECTS, NEWEST, Codec, WaitAnswer
+from pypcscd.protocol.connection import FIXED_TABLE_SIZE, Request, ServerConnection
+from pypcscd.protocol.dialects import DIALECTS, NATIVE_ORDER, NEWEST, Codec, WaitAnswer
 from pypcscd.protocol.messages import (
     Attribute,
     BeginTransaction,

@@ -3,10 +3,9 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from pypcscd.scard import PcscError, ReaderState, ReaderStatus
-from pypcscd.tools.client import Client, ClientError, default_socket
+from pypcscd.tools.client import Client, ClientError, add_socket_option
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -15,9 +14,7 @@ def main(arguments: Sequence[str]) -> int:
         description="Send APDUs to a card, one after the other, and print the responses.",
         epilog='example: pypcscd apdu --reader 0 "00 A4 04 00 0A A0 00 00 00 62 03 01 0C 06 01" 00000000',
     )
-    parser.add_argument(
-        "--socket", metavar="PATH", type=Path, default=default_socket(), help="the daemon's socket"
-    )
+    add_socket_option(parser)
     parser.add_argument(
         "-r",
         "--reader",

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from argparse import ArgumentParser, _ArgumentGroup
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,17 @@ class ClientError(Exception):
 def default_socket() -> Path:
     """Where libpcsclite would connect to."""
     return Path(os.environ.get("PCSCLITE_CSOCK_NAME") or DEFAULT_SOCKET)
+
+
+def add_socket_option(parser: ArgumentParser | _ArgumentGroup) -> None:
+    """``--socket``, by which every tool finds its daemon."""
+    parser.add_argument(
+        "--socket",
+        metavar="PATH",
+        type=Path,
+        default=default_socket(),
+        help="the daemon's client socket (%(default)s)",
+    )
 
 
 class Client:

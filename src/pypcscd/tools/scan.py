@@ -3,17 +3,14 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from pypcscd.scard import PcscError, ReaderState, ReaderStatus
-from pypcscd.tools.client import Client, ClientError, default_socket
+from pypcscd.tools.client import Client, ClientError, add_socket_option
 
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="pypcscd scan", description="List the readers and cards.")
-    parser.add_argument(
-        "--socket", metavar="PATH", type=Path, default=default_socket(), help="the daemon's socket"
-    )
+    add_socket_option(parser)
     parser.add_argument(
         "-w", "--watch", action="store_true", help="go on, and print each change; Ctrl-C ends it"
     )

@@ -5,11 +5,10 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pypcscd.tools.admin import AdminClient, AdminError, admin_path
-from pypcscd.tools.client import default_socket
+from pypcscd.tools.client import add_socket_option
 
 #: seconds for which requests are counted
 _MEASURE = 0.25
@@ -24,13 +23,7 @@ def main(arguments: Sequence[str]) -> int:
         description="Show readers, cards and clients of a running pypcscd: who holds a card, who waits.",
         epilog="It asks the daemon's admin socket, which is for root and the daemon's own user and group.",
     )
-    parser.add_argument(
-        "--socket",
-        metavar="PATH",
-        type=Path,
-        default=default_socket(),
-        help="the daemon's client socket (%(default)s)",
-    )
+    add_socket_option(parser)
     parser.add_argument("--json", action="store_true", help="write the whole status as a JSON object")
     parser.add_argument(
         "-w", "--watch", action="store_true", help="go on, and show each change; Ctrl-C ends it"

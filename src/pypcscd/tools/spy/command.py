@@ -13,7 +13,7 @@ from typing import TextIO
 from pypcscd.control import stream
 from pypcscd.tools.admin import AdminError
 from pypcscd.tools.child import SIGNALLED, Ending, complain, run_command
-from pypcscd.tools.client import default_socket
+from pypcscd.tools.client import add_socket_option
 from pypcscd.tools.spy.live import spy_live
 from pypcscd.tools.spy.objects import JsonRenderer
 from pypcscd.tools.spy.output import WatchThread
@@ -41,13 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: pypcscd spy -- opensc-tool --list-readers",
     )
     source = parser.add_argument_group("what to watch")
-    source.add_argument(
-        "--socket",
-        metavar="PATH",
-        type=Path,
-        default=default_socket(),
-        help="the daemon's socket (%(default)s)",
-    )
+    add_socket_option(source)
     source.add_argument(
         "--proxy",
         metavar="SOCKET",
