@@ -159,11 +159,6 @@ class TransactionLock(Generic[Holder]):
                 ticket.turn.set_result(True)
 
     @property
-    def waiting(self) -> list[Holder]:
-        """Who waits for the lock, first come first, including those between two tries."""
-        return [ticket.holder for ticket in self._queue if ticket.holder is not None]
-
-    @property
     def queue(self) -> list[tuple[object, float]]:
         """Everybody who waits, in their order, and since when (``time.monotonic``)."""
         return [(ticket.waiter, ticket.since) for ticket in self._queue]
