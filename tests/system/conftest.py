@@ -15,7 +15,7 @@ from vm import Vm
 @pytest.fixture(scope="session")
 def vm() -> Iterator[Vm]:
     """A machine that runs as fast as it can."""
-    yield from _vm(counted=False)
+    yield from _vm()
 
 
 @pytest.fixture(scope="session")
@@ -24,9 +24,15 @@ def counted_vm() -> Iterator[Vm]:
     yield from _vm(counted=True)
 
 
-def _vm(counted: bool) -> Iterator[Vm]:
+@pytest.fixture(scope="session")
+def systemd_vm() -> Iterator[Vm]:
+    """A machine that systemd has started."""
+    yield from _vm(systemd=True)
+
+
+def _vm(counted: bool = False, systemd: bool = False) -> Iterator[Vm]:
     try:
-        machine = Vm(counted=counted)
+        machine = Vm(counted=counted, systemd=systemd)
     except UnavailableError as error:
         missing(str(error))
     with machine:

@@ -49,15 +49,18 @@ class Result:
 
 class Vm:
     """A running machine. ``counted``: one instruction takes one nanosecond of the guest's time, so that
-    timings repeat whatever else this machine does; slower, and with a single processor."""
+    timings repeat whatever else this machine does; slower, and with a single processor. ``systemd``: it is
+    started by systemd, and commands run in a unit of it; otherwise there is udev and nothing else."""
 
-    def __init__(self, counted: bool = False, memory: int = 1024) -> None:
+    def __init__(self, counted: bool = False, systemd: bool = False, memory: int = 1024) -> None:
         if platform.machine() != "x86_64":
             raise UnavailableError("the test VM is made for x86-64")
         if shutil.which("qemu-system-x86_64") is None:
             raise UnavailableError("qemu-system-x86_64 is not installed")
         if not Path("/lib/systemd/systemd-udevd").exists():
             raise UnavailableError("udev is not installed")
+        if systemd and not Path("/lib/systemd/systemd").exists():
+            raise UnavailableError("systemd is not installed")
         self.counted = counted
         self.memory = memory
         self.boot_seconds = 0.0
@@ -66,7 +69,9 @@ class Vm:
         self._folder = Path(self._exits.enter_context(tempfile.TemporaryDirectory(prefix="pypcscd-vm-")))
         self._job_folder = self._folder / "job"
         self._job_folder.mkdir()
-        shutil.copyfile(GUEST / "init.sh", self._job_folder / "init.sh")
+        first = "systemd.sh" if systemd else "init.sh"
+        shutil.copyfile(GUEST / first, self._job_folder / "init.sh")
+        shutil.copyfile(GUEST / "jobs.sh", self._job_folder / "jobs.sh")
         try:
             self._boot(prepare())
         except BaseException:
@@ -230,14 +235,14 @@ def tsc_khz() -> int:
 
 
 if __name__ == "__main__":
-    # To look around: python vm.py [--counted] command …
+    # To look around: python vm.py [--counted] [--systemd] command …
     import sys
 
     arguments = sys.argv[1:]
-    is_counted = arguments[:1] == ["--counted"]
-    with Vm(counted=is_counted) as machine:
+    modes = [word for word in arguments[:2] if word in ("--counted", "--systemd")]
+    with Vm(counted="--counted" in modes, systemd="--systemd" in modes) as machine:
         print(f"booted in {machine.boot_seconds:.1f} s", file=sys.stderr)
-        result = machine.run(arguments[is_counted:], timeout=float(os.environ.get("TIMEOUT", "120")))
+        result = machine.run(arguments[len(modes) :], timeout=float(os.environ.get("TIMEOUT", "120")))
         print(result.output)
         print(f"{result.seconds:.1f} s, console:\n{machine.console}", file=sys.stderr)
     sys.exit(result.status)
