@@ -86,6 +86,10 @@ class DeviceConfig:
     options: Mapping[str, str] = field(default_factory=dict)
     #: where this device was configured, for messages: "/etc/reader.conf.d/vpcd:3" or "--virtual"
     origin: str = ""
+    #: the reader number it shall have; None, or taken already: the lowest that is free
+    number: int | None = None
+    #: the numbers that are kept for others
+    spared_numbers: frozenset[int] = frozenset()
 
 
 #: states of an Answer; plain numbers, because they are looked at for every APDU

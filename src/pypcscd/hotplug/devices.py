@@ -78,7 +78,7 @@ class DeviceKeeper:
 
     async def _keep(self, wanted: _Wanted) -> None:
         config = wanted.config
-        number = self._manager.roster.allocate_number(config.numbering)
+        number = self._manager.roster.allocate_number(config.numbering, config.number, config.spared_numbers)
         loop = asyncio.get_running_loop()
         pause = _FIRST_PAUSE
         try:

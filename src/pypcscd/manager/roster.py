@@ -1,24 +1,30 @@
 """The dynamic list of readers: names, numbers and the snapshot that clients are shown."""
 
 import fnmatch
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from pypcscd.manager.reader import Reader
 from pypcscd.scard import MAX_READERNAME, ReaderStatus
 
-#: room that the two hexadecimal numbers and the final NUL take in a reader name, bytes
-_SUFFIX_ROOM = 7
+#: how long the base of a reader name may be, bytes: two hexadecimal numbers and a NUL follow it
+LONGEST_BASE = MAX_READERNAME - len(" 00 00\0")
 #: the counter of reader events is a signed 16-bit number and never 0
 _MOST_READER_EVENTS = 0x7FFF
 
 
+def cut(text: str, room: int) -> str:
+    """As much of a text as takes ``room`` bytes at most; no character is cut in half."""
+    text = text[:room]
+    while len(text.encode("utf-8", "surrogateescape")) > room:
+        text = text[:-1]
+    return text
+
+
 def reader_name(base: str, number: int, slot: int) -> str:
     """``"base XX YY"``: reader number and slot in hexadecimal; a long base is cut to fit 127 bytes."""
-    room = MAX_READERNAME - _SUFFIX_ROOM
-    encoded = base.encode("utf-8", "surrogateescape")
-    if len(encoded) > room:
-        base = encoded[:room].decode("utf-8", "ignore")
-    return f"{base} {number:02X} {slot:02X}"
+    numbers = f" {number:02X} {slot:02X}"
+    return cut(base, MAX_READERNAME - 1 - len(numbers)) + numbers
 
 
 class View:
@@ -90,10 +96,15 @@ class Roster:
     def __iter__(self) -> Iterator[Reader]:
         return self.everything.readers()
 
-    def allocate_number(self, group: str) -> int:
-        """The lowest reader number that is free in the group; it is taken until it is released."""
+    def allocate_number(self, group: str, wish: int | None = None, spared: Collection[int] = ()) -> int:
+        """A reader number that is free in the group; it is taken until it is released.
+
+        The wish if it is free, else the lowest number that is not in ``spared``.
+        """
         taken = self._numbers.setdefault(group, set())
-        number = next(n for n in range(len(taken) + 1) if n not in taken)
+        number = wish
+        if number is None or number in taken:
+            number = next(n for n in itertools.count() if n not in taken and n not in spared)
         taken.add(number)
         return number
 
