@@ -61,7 +61,8 @@ class Interface:
 
     functional: Functional = field(default_factory=Functional)
     interrupt: bool = True
-    name: str = ""
+    #: its own string
+    label: str = ""
     interface_class: int = 0x0B
     protocol: int = 0
     #: what the class requests answer; without, they stall
@@ -90,7 +91,7 @@ class Device:
 
     def strings(self) -> list[str]:
         """The texts by index, from 1."""
-        names = [each.name for each in self.interfaces if each.name]
+        names = [each.label for each in self.interfaces if each.label]
         return [self.manufacturer, self.product_name, self.serial, *names]
 
     def string_index(self, text: str) -> int:
@@ -119,7 +120,7 @@ class Device:
             endpoints.append((interrupt, 3, size, 4 if self.high_speed else 1))
         kind = (interface.interface_class, 0, interface.protocol)
         parts = [
-            struct.pack("<9B", 9, 4, number, 0, len(endpoints), *kind, self.string_index(interface.name))
+            struct.pack("<9B", 9, 4, number, 0, len(endpoints), *kind, self.string_index(interface.label))
         ]
         parts.append(interface.functional.encode())
         parts += [struct.pack("<BBBBHB", 7, 5, *endpoint) for endpoint in endpoints]
@@ -179,7 +180,7 @@ MODELS: dict[str, Device] = {
         0x0B0C, 0x0052, "Polled reader", features=SHORT_APDU | 0x4BA, interrupt=False, **_OMNIKEY
     ),
     "octsim": Device(
-        0x1D50, 0x6141, product_name="sysmoOCTSIM", interfaces=(Interface(OCTSIM, name="CCID"),)
+        0x1D50, 0x6141, product_name="sysmoOCTSIM", interfaces=(Interface(OCTSIM, label="CCID"),)
     ),
 }
 MODELS["composite"] = replace(
@@ -188,7 +189,7 @@ MODELS["composite"] = replace(
     vendor=0x04E6,
     product_name="Two interfaces",
     interfaces=(
-        Interface(Functional(features=SHORT_APDU | 0x4BA), name="Contact"),
-        Interface(Functional(features=EXTENDED_APDU | 0x4BA, max_message=2048), name="Contactless"),
+        Interface(Functional(features=SHORT_APDU | 0x4BA), label="Contact"),
+        Interface(Functional(features=EXTENDED_APDU | 0x4BA, max_message=2048), label="Contactless"),
     ),
 )
