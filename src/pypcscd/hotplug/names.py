@@ -1,0 +1,52 @@
+"""What a reader is called, without its two numbers. Programs know readers by these names.
+
+They are as pcscd makes them: the driver's friendly name, then the strings of interface and device:
+``"ACME Reader [CCID Interface] (4711)"``.
+"""
+
+from pypcscd.hotplug.interface import UsbInterface
+from pypcscd.hotplug.settings import UsbSettings
+from pypcscd.manager.roster import LONGEST_BASE, cut
+
+_SPACE = 0x20
+_DELETE = 0x7F
+
+
+def base_name(interface: UsbInterface, friendly: str | None, settings: UsbSettings) -> str:
+    """``friendly``: from an Info.plist that lists the reader; None: made of the device's own strings."""
+    name = _own_name(interface) if friendly is None else friendly
+    label = interface.label if settings.interface_in_names else ""
+    if label:
+        name += f" [{_dotted(label)}]"
+    if settings.serial_in_names and interface.serial and interface.serial not in label:
+        name += f" ({interface.serial})"
+    return _without_controls(name)
+
+
+def extended(base: str, extension: str) -> str:
+    """The name with the extension; what is too long is taken from the name, so that both still fit."""
+    extension = cut(extension, LONGEST_BASE)
+    room = LONGEST_BASE - len(extension.encode("utf-8", "surrogateescape"))
+    return cut(base, room) + extension
+
+
+def unwanted_part(base: str, settings: UsbSettings) -> str | None:
+    """The first of the unwanted texts that is in the name, if one is."""
+    return next((part for part in settings.ignore_names if part in base), None)
+
+
+def _own_name(interface: UsbInterface) -> str:
+    manufacturer = _dotted(interface.manufacturer)
+    product = _dotted(interface.product_name) or f"USB {interface.vendor:04X}:{interface.product:04X}"
+    has_manufacturer = product.lower().startswith(manufacturer.lower())
+    return product if has_manufacturer else f"{manufacturer} {product}"
+
+
+def _dotted(text: str) -> str:
+    """Each byte that is not ASCII is a dot."""
+    return "".join(chr(byte) if byte < 0x80 else "." for byte in text.encode("utf-8", "surrogateescape"))
+
+
+def _without_controls(text: str) -> str:
+    """Names are shown on terminals and in logs, and a device says what it likes."""
+    return "".join("." if ord(one) < _SPACE or ord(one) == _DELETE else one for one in text)
