@@ -64,11 +64,27 @@ class DeviceOpenError(Exception):
 
     ``permanent``: trying again cannot help until the configuration or the system changes (a missing
     or unusable library, an unknown card class); otherwise the device is tried again with back-off.
+    ``is_gone``: it is not plugged in, or not any more. ``reset_may_help``: it is there, but does not
+    do what it should, so ``Driver.reset`` is worth a try.
     """
 
-    def __init__(self, message: str, *, permanent: bool = False) -> None:
+    def __init__(
+        self, message: str, *, permanent: bool = False, is_gone: bool = False, reset_may_help: bool = False
+    ) -> None:
         super().__init__(message)
         self.permanent = permanent
+        self.is_gone = is_gone
+        self.reset_may_help = reset_may_help
+
+
+class NotMineError(DeviceOpenError):
+    """What was to be opened is nothing for this driver, such as the keyboard part of a reader.
+
+    No mistake of anybody: it is left alone without a word, or to the next driver.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, permanent=True)
 
 
 @dataclass(frozen=True)
@@ -248,6 +264,9 @@ class Device(abc.ABC):
         #: set by whoever opened the device; the driver calls it once with a reason for the log
         #: when the device is gone. Its slots then only raise NO_DEVICE; it is still closed.
         self.lost: Callable[[str], None] = _ignore_loss
+        #: set by the driver before it calls ``lost`` if the device was unplugged: nothing has failed,
+        #: and whoever follows what is plugged in is told soon
+        self.is_unplugged = False
 
     @property
     @abc.abstractmethod
@@ -265,6 +284,13 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     async def open(self, config: DeviceConfig) -> Device:
         """Open the device. Raises DeviceOpenError."""
+
+    async def reset(self, config: DeviceConfig) -> bool:
+        """Bring a device to its senses that cannot be opened, by what comes close to unplugging it.
+
+        False: there is no way to do that, or it would disturb others.
+        """
+        return False
 
     async def close(self) -> None:
         """All devices are closed: end helpers and free what they shared. Never raises."""
