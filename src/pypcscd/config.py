@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pypcscd.driver import DeviceConfig
+from pypcscd.hotplug.settings import UsbSettings
 from pypcscd.manager.settings import Settings
 from pypcscd.server.rules import ClientRule, SocketConfig
 
@@ -32,6 +33,7 @@ class Config:
     #: connections that may be open at the same time
     max_clients: int = 4096
     #: how long, in seconds, clients wait at most for the first readers when the daemon starts
+    usb_settings: UsbSettings = field(default_factory=UsbSettings)
     settle_bound: float = 3.0
 
 

@@ -141,6 +141,8 @@ class Attribute(enum.IntEnum):
 MAX_ATR_SIZE = 33
 #: Room for a reader name in the client protocol, bytes, with its final NUL.
 MAX_READERNAME = 128
+#: Longest reader name without the two hexadecimal numbers at its end, bytes.
+MAX_BASE_NAME = MAX_READERNAME - len(" 00 00\0")
 #: Longest attribute value, bytes.
 MAX_ATTRIBUTE_SIZE = 264
 #: Longest command or answer: an extended APDU (4 + 3 + 65536 + 3) and a status word, bytes.

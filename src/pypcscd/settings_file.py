@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pypcscd import settings_values as values
 from pypcscd.config import Config
+from pypcscd.hotplug.settings import CCID, UsbRule, UsbSettings
 from pypcscd.manager.settings import ReaderRule
 from pypcscd.server.instance import pid_path_of
 from pypcscd.server.rules import AccessRule, ClientRule, SocketConfig
@@ -25,6 +26,20 @@ class SettingsError(Exception):
     """The file cannot be used; the message names file, line and reason."""
 
 
+class _TableOf:
+    """Converts each value of a table within a table."""
+
+    def __init__(self, known: _Converters, form: str) -> None:
+        """``form``: what such a table looks like in the file."""
+        self.known = known
+        self.form = form
+
+    def __call__(self, value: Any) -> _Table:
+        if not isinstance(value, dict):
+            raise ValueError(f"write {self.form}")
+        return value
+
+
 class _ListOf:
     """Converts each item of a list, so that a wrong one can be named by its own line."""
 
@@ -34,13 +49,15 @@ class _ListOf:
 
     def __call__(self, value: Any) -> list[Any]:
         if not isinstance(value, list):
+            if isinstance(self.convert, _TableOf):
+                raise ValueError(f"write {self.convert.form}")
             raise ValueError(f"{values.shown(value)} is not a list; write [{values.shown(value)}]")
         if not value and not self.may_be_empty:
             raise ValueError("the list is empty")
         return value
 
 
-_TABLES = ("clients", "limits", "power", "reader", "client", "socket")
+_TABLES = ("clients", "limits", "power", "reader", "client", "socket", "usb")
 _LIMITS: _Converters = dict.fromkeys(("clients", "handles_per_client", "handles_per_reader"), values.count)
 _POWER: _Converters = {"down_delay": values.delay}
 _CLIENTS: _Converters = {"table_size": values.table_size}
@@ -63,6 +80,32 @@ _SOCKET: _Converters = {
     "owner": values.user,
     "group": values.group,
 }
+
+
+_USB_READER: _Converters = {
+    "vendor": values.usb_identifier,
+    "product": values.usb_identifier,
+    "serial": values.text,
+    "port": values.usb_port,
+    "interface": values.byte,
+    "name": values.glob,
+    "driver": values.usb_driver,
+    "rename": values.reader_base,
+    "index": values.byte,
+    "options": _TableOf({"escape": values.truth}, "{ escape = true }"),
+}
+_USB: _Converters = {
+    "driver_directories": _ListOf(values.directory, may_be_empty=True),
+    "serial_in_names": values.truth,
+    "interface_in_names": values.truth,
+    "ignore_names": _ListOf(values.text, may_be_empty=True),
+    "name_extension": values.reader_extension,
+    "reader": _ListOf(
+        _TableOf(_USB_READER, "[[usb.reader]], with two brackets, and its settings below"), may_be_empty=True
+    ),
+}
+#: what a [[usb.reader]] can do
+_USB_ACTIONS = ("driver", "rename", "index", "options")
 
 
 def load(path: Path, config: Config) -> Config:
@@ -119,7 +162,27 @@ class _Reader:
             max_clients=max_clients,
             client_rules=tuple(_client_rule(table) for table in self._array("client", content, _CLIENT)),
             sockets=self._sockets(content, (own, *others)),
+            usb_settings=self._usb(content, config.usb_settings),
         )
+
+    def _usb(self, content: _Table, known: UsbSettings) -> UsbSettings:
+        changed = self._table("usb", content, _USB)
+        rules = [
+            self._usb_rule(("usb", "reader", number), table)
+            for number, table in enumerate(changed.pop("reader", []))
+        ]
+        lists = {name: tuple(value) for name, value in changed.items() if isinstance(value, list)}
+        return replace(known, **(changed | lists), rules=tuple(rules))
+
+    def _usb_rule(self, place: "Place", table: dict[str, Any]) -> UsbRule:
+        if not any(key in table for key in _USB_ACTIONS):
+            self._fail(place, f"it changes nothing; add one of {', '.join(_USB_ACTIONS)}")
+        if "product" in table and "vendor" not in table:
+            self._fail((*place, "product"), "add the vendor, by whom the products are numbered")
+        if "options" in table and table.get("driver", CCID) != CCID:
+            self._fail((*place, "options"), f'they are for the driver "{CCID}" only')
+        options = {key: "yes" if value else "no" for key, value in table.pop("options", {}).items()}
+        return UsbRule(**table, options=options, origin=f"{self._path}:{self._line(place)}")
 
     def _sockets(self, content: _Table, given: tuple[SocketConfig, ...]) -> tuple[SocketConfig, ...]:
         """Those given, changed by the entries with their paths, and then the others of the file."""
@@ -180,6 +243,8 @@ class _Reader:
             converted = convert(value)
         except ValueError as error:
             self._fail(place, str(error))
+        if isinstance(convert, _TableOf):
+            return self._converted(place, converted, convert.known)
         if isinstance(convert, _ListOf):
             items = enumerate(converted)
             return [self._value((*place, number), item, convert.convert) for number, item in items]

@@ -10,8 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pypcscd.hotplug.settings import CCID, IGNORE, LIBCCID
+from pypcscd.scard import MAX_BASE_NAME
+
 #: what the kernel's sun_path holds, without the final NUL
 _LONGEST_SOCKET_PATH = 107
+_LARGEST_BYTE = 0xFF
 #: the last user and group number; the one after it means "none" to the kernel
 _MOST_IDENTIFIER = 0xFFFFFFFE
 
@@ -77,6 +81,59 @@ def mode(value: Any) -> int:
     if not isinstance(value, str) or not re.fullmatch(r"0?[0-7]{3}", value):
         raise ValueError(f'{shown(value)} is not a file mode in quotes, like "0660"')
     return int(value, 8)
+
+
+def directory(value: Any) -> Path:
+    path = Path(text(value))
+    if not path.is_absolute():
+        raise ValueError(f"{shown(value)} does not begin with /")
+    return path
+
+
+def usb_identifier(value: Any) -> int:
+    """idVendor or idProduct. Not a TOML number: 1050 without quotes would be decimal, which nobody means."""
+    if not isinstance(value, str) or not re.fullmatch(r"(?:0[xX])?[0-9A-Fa-f]{1,4}", value):
+        raise ValueError(f'{shown(value)} is not a number as lsusb shows it, in quotes, like "076B"')
+    return int(value, 16)
+
+
+def usb_port(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]+-[0-9]+(?:\.[0-9]+)*", value):
+        raise ValueError(f'{shown(value)} is not a port as the kernel names it, in quotes, like "1-2.3"')
+    return value
+
+
+def usb_driver(value: Any) -> str:
+    if value not in (CCID, LIBCCID, IGNORE) and not (isinstance(value, str) and value.startswith("/")):
+        raise ValueError(
+            f'{shown(value)} is neither "{CCID}", "{LIBCCID}" or "{IGNORE}" nor the path of a native driver'
+        )
+    return str(value)
+
+
+def byte(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST_BYTE:
+        raise ValueError(f"{shown(value)} is not a number from 0 to {_LARGEST_BYTE}")
+    return value
+
+
+def reader_base(value: Any) -> str:
+    """A reader's name without its two numbers."""
+    return _printable(value, MAX_BASE_NAME)
+
+
+def reader_extension(value: Any) -> str:
+    """What is added to all names; half of the room, so that the names can still be told apart."""
+    return _printable(value, MAX_BASE_NAME // 2)
+
+
+def _printable(value: Any, longest: int) -> str:
+    if not text(value).isprintable():
+        raise ValueError(f"{shown(value)} has characters that cannot be seen")
+    length = len(value.encode())
+    if length > longest:
+        raise ValueError(f"there is room for {longest} bytes; this has {length}")
+    return str(value)
 
 
 def user(value: Any) -> int:

@@ -6,7 +6,8 @@ They are as pcscd makes them: the driver's friendly name, then the strings of in
 
 from pypcscd.hotplug.interface import UsbInterface
 from pypcscd.hotplug.settings import UsbSettings
-from pypcscd.manager.roster import LONGEST_BASE, cut
+from pypcscd.manager.roster import cut
+from pypcscd.scard import MAX_BASE_NAME
 
 _SPACE = 0x20
 _DELETE = 0x7F
@@ -25,8 +26,8 @@ def base_name(interface: UsbInterface, friendly: str | None, settings: UsbSettin
 
 def extended(base: str, extension: str) -> str:
     """The name with the extension; what is too long is taken from the name, so that both still fit."""
-    extension = cut(extension, LONGEST_BASE)
-    room = LONGEST_BASE - len(extension.encode("utf-8", "surrogateescape"))
+    extension = cut(extension, MAX_BASE_NAME)
+    room = MAX_BASE_NAME - len(extension.encode("utf-8", "surrogateescape"))
     return cut(base, room) + extension
 
 

@@ -7,8 +7,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pypcscd.manager.reader import Reader
 from pypcscd.scard import MAX_READERNAME, ReaderStatus
 
-#: how long the base of a reader name may be, bytes: two hexadecimal numbers and a NUL follow it
-LONGEST_BASE = MAX_READERNAME - len(" 00 00\0")
 #: the counter of reader events is a signed 16-bit number and never 0
 _MOST_READER_EVENTS = 0x7FFF
 
