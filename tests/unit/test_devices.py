@@ -98,7 +98,7 @@ async def test_a_lost_device_comes_back_under_its_name(
     await until(lambda: names(manager) == ["Other 01 00"])
     assert first.is_closed
     await until(lambda: names(manager) == ["Other 01 00", "Fake 00 00"])
-    assert "Fake: the helper was killed; opening it again" in caplog.text
+    assert "Fake (a test): the helper was killed; opening it again" in caplog.text
     assert "not yet; trying again" in caplog.text
     await keeper.close()
     assert second.is_closed

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from pypcscd.driver import Device, DeviceConfig, DeviceOpenError
+from pypcscd.driver import Device, DeviceConfig, DeviceOpenError, NotMineError
 from pypcscd.hotplug.drivers import Drivers
 from pypcscd.manager.manager import Manager
 
@@ -14,16 +14,58 @@ _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 60.0
 #: a device that stayed open for this long, seconds, starts again with the first pause
 _STABLE_AFTER = 60.0
+#: failures in a row, after which the next driver is tried, or the device is reset
+_ENOUGH_FAILURES = 3
+#: seconds until a device may be reset again: a reset may look as if it had been plugged in anew
+_RESET_INTERVAL = 60.0
+#: seconds in which whoever follows what is plugged in should have heard that a device was unplugged
+_NOTICE_BOUND = 3.0
+#: seconds that a new device waits for those that are being closed, to take over their numbers
+_CLOSING_BOUND = 1.0
 
 
 class _Wanted:
-    """A device that shall be open."""
+    """A device that shall be open, with the drivers that may open it."""
 
-    def __init__(self, config: DeviceConfig) -> None:
-        self.config = config
+    def __init__(self, configs: tuple[DeviceConfig, ...], before: "_Wanted | None") -> None:
+        self.configs = configs
+        #: the one that is to be tried first
+        self.before = before
         self.task: asyncio.Task[None] | None = None
         #: set once the device was announced, or could not be
         self.tried = asyncio.Event()
+        #: something has changed, so that it is worth while to try now
+        self.changed = asyncio.Event()
+        self.is_given_up = False
+        self.was_reset = False
+        #: the log has said that it was unplugged
+        self.is_unplugged = False
+
+    @property
+    def name(self) -> str:
+        return self.configs[0].name
+
+    @property
+    def origin(self) -> str:
+        return self.configs[0].origin
+
+
+class _Patience:
+    """Counts the failures of a device and says how long to wait."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self._pause = _FIRST_PAUSE
+
+    def note_failure(self) -> float:
+        """Seconds to wait now."""
+        self.failures += 1
+        pause, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE)
+        return pause
+
+    def note_open_for(self, seconds: float) -> None:
+        if seconds > _STABLE_AFTER:
+            self.failures, self._pause = 0, _FIRST_PAUSE
 
 
 class DeviceKeeper:
@@ -36,14 +78,37 @@ class DeviceKeeper:
         self._manager = manager
         self._drivers = drivers
         self._wanted: list[_Wanted] = []
-        #: the devices that were given up because trying again cannot help
-        self.given_up: list[DeviceConfig] = []
+        #: those that are being closed, with the group that their number is of
+        self._closing: dict[asyncio.Task[None], str] = {}
+        #: when a device was reset, by its origin
+        self._resets: dict[str, float] = {}
 
-    def add(self, config: DeviceConfig) -> None:
-        """Want this device, from now on."""
-        wanted = _Wanted(config)
+    @property
+    def given_up(self) -> list[DeviceConfig]:
+        """The devices that are not tried again before something changes, because that cannot help."""
+        return [wanted.configs[0] for wanted in self._wanted if wanted.is_given_up]
+
+    def add(self, *configs: DeviceConfig, after: DeviceConfig | None = None) -> None:
+        """Want this device, from now on.
+
+        Several configs are several ways to drive it, tried in this order; name and numbering are those
+        of the first. ``after``: another device that has its turn first, because the order decides about
+        reader numbers.
+        """
+        before = None if after is None else self._find(after)
+        wanted = _Wanted(configs, before)
         self._wanted.append(wanted)
-        wanted.task = asyncio.get_running_loop().create_task(self._keep(wanted))
+        self._start(wanted)
+
+    def try_again(self, config: DeviceConfig) -> None:
+        """Something about this device has changed: if it is not open, try now. Also if it was given up."""
+        if (wanted := self._find(config)) is not None:
+            self._try_again(wanted)
+
+    def try_all_again(self) -> None:
+        """Try each device now that is not open, also those that were given up."""
+        for wanted in self._wanted:
+            self._try_again(wanted)
 
     async def settle(self, bound: float) -> None:
         """Wait until each device is announced or has failed once, ``bound`` seconds at most."""
@@ -53,15 +118,20 @@ class DeviceKeeper:
         _done, late = await asyncio.wait(waiting, timeout=bound)
         for wait in late:
             wait.cancel()
-        slow = [wanted.config.name for wanted in self._wanted if not wanted.tried.is_set()]
+        slow = [wanted.name for wanted in self._wanted if not wanted.tried.is_set()]
         if slow:
             log.warning("not ready after %.0f s, to be announced later: %s", bound, ", ".join(slow))
 
-    async def remove(self, config: DeviceConfig) -> None:
-        """Give a device up; its readers are gone when this returns. ValueError: it is not wanted."""
-        wanted = next((wanted for wanted in self._wanted if wanted.config == config), None)
+    async def remove(self, config: DeviceConfig, why: str = "") -> None:
+        """Give a device up; its readers are gone when this returns. ValueError: it is not wanted.
+
+        ``config``: the first one that it was added with. ``why`` is for the log.
+        """
+        wanted = self._find(config)
         if wanted is None:
             raise ValueError(f"there is no device {config.name!r}")
+        if why and not wanted.is_unplugged:
+            log.info("%s: %s (%s)", wanted.name, why, wanted.origin)
         self._wanted.remove(wanted)
         await self._end([wanted])
 
@@ -70,45 +140,125 @@ class DeviceKeeper:
         all_wanted, self._wanted = self._wanted, []
         await self._end(all_wanted)
 
+    def _find(self, config: DeviceConfig) -> _Wanted | None:
+        return next((wanted for wanted in self._wanted if wanted.configs[0] == config), None)
+
+    def _try_again(self, wanted: _Wanted) -> None:
+        wanted.changed.set()
+        if wanted.task is not None and wanted.task.done():
+            wanted.is_given_up = False
+            self._start(wanted)
+
+    def _start(self, wanted: _Wanted) -> None:
+        wanted.task = asyncio.get_running_loop().create_task(self._keep(wanted))
+
     async def _end(self, given_up: list[_Wanted]) -> None:
-        tasks = [wanted.task for wanted in given_up if wanted.task is not None]
+        tasks = {wanted.task: wanted.configs[0].numbering for wanted in given_up if wanted.task is not None}
+        self._closing |= tasks
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for task in tasks:
+            self._closing.pop(task, None)
 
     async def _keep(self, wanted: _Wanted) -> None:
-        config = wanted.config
-        number = self._manager.roster.allocate_number(config.numbering, config.number, config.spared_numbers)
-        loop = asyncio.get_running_loop()
-        pause = _FIRST_PAUSE
+        first = wanted.configs[0]
         try:
-            while True:
-                opened_at = loop.time()
-                try:
-                    device = await self._drivers.get(config.driver).open(config)
-                except DeviceOpenError as error:
-                    if error.permanent:
-                        log.error("%s (%s): %s", config.name, config.origin, error)
-                        self.given_up.append(config)
-                        return
-                    log.warning(
-                        "%s (%s): %s; trying again in %.1f s", config.name, config.origin, error, pause
-                    )
-                else:
-                    why = await self._serve(wanted, number, device)
-                    if loop.time() - opened_at > _STABLE_AFTER:
-                        pause = _FIRST_PAUSE
-                    log.error("%s: %s; opening it again in %.1f s", config.name, why, pause)
-                wanted.tried.set()
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+            await self._wait_for_turn(wanted)
+            number = self._manager.roster.allocate_number(first.numbering, first.number, first.spared_numbers)
+            try:
+                await self._keep_open(wanted, number)
+            finally:
+                self._manager.roster.release_number(first.numbering, number)
         except asyncio.CancelledError:
             raise
         except Exception:
-            log.exception("%s: given up because of a defect; please report this", config.name)
+            log.exception("%s: given up because of a defect; please report this", wanted.name)
         finally:
             wanted.tried.set()
-            self._manager.roster.release_number(config.numbering, number)
+
+    async def _wait_for_turn(self, wanted: _Wanted) -> None:
+        if wanted.before is not None:
+            await wanted.before.tried.wait()
+            wanted.before = None
+        numbering = wanted.configs[0].numbering
+        if leaving := [task for task, group in self._closing.items() if group == numbering]:
+            await asyncio.wait(leaving, timeout=_CLOSING_BOUND)
+
+    async def _keep_open(self, wanted: _Wanted, number: int) -> None:
+        """Keep the device open by one of its drivers; returns when none of them can ever open it."""
+        for config in wanted.configs:
+            others = wanted.configs[-1] is not config
+            error = await self._keep_open_by(wanted, config, number, others=others)
+            what = "; trying another driver" if others else ""
+            if isinstance(error, NotMineError):
+                log.debug("%s (%s): %s", config.name, config.origin, error)
+            else:
+                wanted.is_given_up = not others
+                log.error("%s (%s): %s%s", config.name, config.origin, error, what)
+
+    async def _keep_open_by(
+        self, wanted: _Wanted, config: DeviceConfig, number: int, *, others: bool
+    ) -> DeviceOpenError:
+        """Keep the device open by one driver; returns why that cannot be."""
+        loop = asyncio.get_running_loop()
+        patience = _Patience()
+        while True:
+            wanted.changed.clear()
+            opened_at = loop.time()
+            try:
+                device = await self._drivers.get(config.driver).open(config)
+            except DeviceOpenError as error:
+                if error.permanent:
+                    return error
+                pause = patience.note_failure()
+                if others and patience.failures >= _ENOUGH_FAILURES and not error.is_gone:
+                    return error
+                level, why, what = logging.WARNING, str(error), "trying"
+                is_gone, may_reset = error.is_gone, error.reset_may_help
+            else:
+                wanted.is_unplugged = False
+                level, why, what = logging.ERROR, await self._serve(wanted, number, device), "opening it"
+                patience.note_open_for(loop.time() - opened_at)
+                pause = patience.note_failure()
+                is_gone, may_reset = device.is_unplugged, True
+            wanted.tried.set()
+            if is_gone:
+                self._note_unplugged(wanted, why)
+                pause = max(pause, _NOTICE_BOUND)
+            elif may_reset and patience.failures >= _ENOUGH_FAILURES and await self._reset(wanted, config):
+                continue
+            else:
+                log.log(
+                    level, "%s (%s): %s; %s again in %.1f s", wanted.name, wanted.origin, why, what, pause
+                )
+            await self._wait_for_change(wanted, pause)
+
+    async def _wait_for_change(self, wanted: _Wanted, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await wanted.changed.wait()
+        except TimeoutError:
+            return
+
+    def _note_unplugged(self, wanted: _Wanted, why: str) -> None:
+        """Said once: what follows the system's devices tells soon what has become of it."""
+        level = logging.DEBUG if wanted.is_unplugged else logging.INFO
+        log.log(level, "%s: unplugged (%s; %s)", wanted.name, wanted.origin, why)
+        wanted.is_unplugged = True
+
+    async def _reset(self, wanted: _Wanted, config: DeviceConfig) -> bool:
+        """The last resort, once for each time that the device is plugged in; False: not done."""
+        now = asyncio.get_running_loop().time()
+        self._resets = {origin: at for origin, at in self._resets.items() if now - at < _RESET_INTERVAL}
+        if wanted.was_reset or config.origin in self._resets:
+            return False
+        if not await self._drivers.get(config.driver).reset(config):
+            return False
+        wanted.was_reset = True
+        self._resets[config.origin] = now
+        log.warning("%s (%s): reset, because it failed again and again", config.name, config.origin)
+        return True
 
     async def _serve(self, wanted: _Wanted, number: int, device: Device) -> str:
         """Show the device's readers until it is lost; returns why it was."""
@@ -120,7 +270,7 @@ class DeviceKeeper:
 
         device.lost = note_loss
         try:
-            readers = await self._manager.add_readers(wanted.config.name, number, device.slots)
+            readers = await self._manager.add_readers(wanted.name, number, device.slots)
             wanted.tried.set()
             try:
                 return await lost
