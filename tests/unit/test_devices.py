@@ -3,11 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from fakes import FakeDevice, FakeSlot
 
-from pypcscd.driver import Device, DeviceConfig, DeviceOpenError, Driver
+from pypcscd.driver import Device, DeviceConfig, DeviceOpenError, Driver, NotMineError
 from pypcscd.hotplug import devices as devices_module
 from pypcscd.hotplug import drivers as drivers_module
 from pypcscd.hotplug.devices import DeviceKeeper
@@ -21,13 +22,22 @@ class FakeDriver(Driver):
     def __init__(self) -> None:
         self.outcomes: list[Device | Exception] = []
         self.is_closed = False
+        #: the drivers by whose names devices were opened, and after how many of these it was to be reset
+        self.opened: list[str] = []
+        self.reset_after: list[int] = []
+        self.can_reset = False
 
     async def open(self, config: DeviceConfig) -> Device:
         await asyncio.sleep(0)
+        self.opened.append(config.driver)
         outcome = self.outcomes.pop(0) if self.outcomes else DeviceOpenError("nothing there")
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
+
+    async def reset(self, config: DeviceConfig) -> bool:
+        self.reset_after.append(len(self.opened))
+        return self.can_reset
 
     async def close(self) -> None:
         self.is_closed = True
@@ -36,7 +46,7 @@ class FakeDriver(Driver):
 class FakeDrivers(Drivers):
     def __init__(self, driver: Driver) -> None:
         super().__init__()
-        self._loaded["fake"] = driver
+        self._loaded |= {"fake": driver, "other": driver}
 
 
 CONFIG = DeviceConfig("fake", "Fake", "fake", origin="a test")
@@ -161,4 +171,177 @@ async def test_settle_does_not_wait_for_ever(
         await keeper.settle(0.01)
     assert "to be announced later: Fake" in caplog.text
     slot.gate.set()
+    await keeper.close()
+
+
+# --- unplugged, reset, several drivers --------------------------------------------------------
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "pypcscd.devices"]
+
+
+async def test_what_was_unplugged_is_not_repaired(
+    keeper: DeviceKeeper, driver: FakeDriver, manager: Manager, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = FakeDevice([FakeSlot()])
+    driver.outcomes = [device]
+    keeper.add(CONFIG)
+    await keeper.settle(5)
+    with caplog.at_level(logging.INFO):
+        device.is_unplugged = True
+        device.lost("the device is gone")
+        await until(lambda: names(manager) == [] and device.is_closed)
+        await keeper.remove(CONFIG, "unplugged")
+    assert messages(caplog) == ["Fake: unplugged (a test; the device is gone)"]
+    assert {record.levelname for record in caplog.records} == {"INFO"}
+    assert driver.opened == ["fake"]
+
+
+async def test_who_is_told_first_says_unplugged(
+    keeper: DeviceKeeper, driver: FakeDriver, caplog: pytest.LogCaptureFixture
+) -> None:
+    driver.outcomes = [FakeDevice([FakeSlot()])]
+    keeper.add(CONFIG)
+    await keeper.settle(5)
+    with caplog.at_level(logging.INFO):
+        await keeper.remove(CONFIG, "unplugged")
+    assert messages(caplog) == ["Fake: unplugged (a test)"]
+
+
+async def test_an_unplugged_device_that_nobody_removes_is_tried_after_all(
+    keeper: DeviceKeeper, driver: FakeDriver, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices_module, "_NOTICE_BOUND", 0.02)
+    first, second = FakeDevice([FakeSlot()]), FakeDevice([FakeSlot()])
+    driver.outcomes = [first, DeviceOpenError("not there", is_gone=True), second]
+    keeper.add(CONFIG)
+    await keeper.settle(5)
+    first.is_unplugged = True
+    first.lost("the device is gone")
+    await until(lambda: first.is_closed and names(manager) == ["Fake 00 00"])
+    # as it was opened again, its next end is news again
+    assert driver.opened == ["fake"] * 3
+    await keeper.close()
+
+
+async def test_a_device_that_fails_again_and_again_is_reset_once(
+    keeper: DeviceKeeper, driver: FakeDriver, manager: Manager, caplog: pytest.LogCaptureFixture
+) -> None:
+    hangs = DeviceOpenError("it does not answer", reset_may_help=True)
+    driver.outcomes = [hangs, DeviceOpenError("busy"), hangs, hangs, hangs, hangs, FakeDevice([FakeSlot()])]
+    driver.can_reset = True
+    keeper.add(CONFIG)
+    await until(lambda: names(manager) == ["Fake 00 00"])
+    assert driver.reset_after == [3]
+    assert "Fake (a test): reset, because it failed again and again" in messages(caplog)
+    # plugged in again, or only as if, by what a reset does: not again so soon
+    await keeper.remove(CONFIG)
+    driver.outcomes = [hangs, hangs, hangs, hangs, FakeDevice([FakeSlot()])]
+    keeper.add(CONFIG)
+    await until(lambda: names(manager) == ["Fake 00 00"])
+    assert driver.reset_after == [3]
+    await keeper.close()
+
+
+async def test_where_a_reset_is_impossible_or_no_help_the_pauses_go_on(
+    keeper: DeviceKeeper, driver: FakeDriver, manager: Manager
+) -> None:
+    refused = DeviceOpenError("no permission")
+    hangs = DeviceOpenError("it does not answer", reset_may_help=True)
+    driver.outcomes = [refused] * 4 + [hangs, FakeDevice([FakeSlot()])]
+    keeper.add(CONFIG)
+    await until(lambda: names(manager) == ["Fake 00 00"])
+    assert driver.reset_after == [5], "asked, but it said no"
+    await keeper.close()
+
+
+async def test_the_next_driver_takes_what_the_first_never_can(
+    keeper: DeviceKeeper, driver: FakeDriver, manager: Manager, caplog: pytest.LogCaptureFixture
+) -> None:
+    driver.outcomes = [DeviceOpenError("no such library", permanent=True), FakeDevice([FakeSlot()])]
+    keeper.add(CONFIG, replace(CONFIG, driver="other"))
+    await keeper.settle(5)
+    assert names(manager) == ["Fake 00 00"]
+    assert driver.opened == ["fake", "other"]
+    assert messages(caplog) == ["Fake (a test): no such library; trying another driver"]
+    await keeper.remove(CONFIG)
+    assert names(manager) == []
+
+
+async def test_the_next_driver_takes_what_the_first_fails_to_open(
+    keeper: DeviceKeeper, driver: FakeDriver, manager: Manager
+) -> None:
+    hangs = DeviceOpenError("it does not answer", reset_may_help=True)
+    driver.outcomes = [hangs, hangs, hangs, FakeDevice([FakeSlot()])]
+    driver.can_reset = True
+    keeper.add(CONFIG, replace(CONFIG, driver="other"))
+    await until(lambda: names(manager) == ["Fake 00 00"])
+    assert driver.opened == ["fake", "fake", "fake", "other"]
+    assert driver.reset_after == [], "that is for the last driver"
+    await keeper.close()
+
+
+async def test_what_is_no_reader_is_left_alone_without_a_word(
+    keeper: DeviceKeeper, driver: FakeDriver, manager: Manager, caplog: pytest.LogCaptureFixture
+) -> None:
+    keyboard = CONFIG
+    reader = replace(CONFIG, origin="another interface")
+    driver.outcomes = [NotMineError("a keyboard"), FakeDevice([FakeSlot()])]
+    with caplog.at_level(logging.INFO):
+        keeper.add(keyboard)
+        keeper.add(reader, after=keyboard)
+        await keeper.settle(5)
+    # the keyboard has not used up a number
+    assert names(manager) == ["Fake 00 00"]
+    assert messages(caplog) == []
+    assert keeper.given_up == []
+    await keeper.close()
+
+
+async def test_a_device_that_was_given_up_is_tried_when_something_changes(
+    keeper: DeviceKeeper, driver: FakeDriver, manager: Manager
+) -> None:
+    driver.outcomes = [DeviceOpenError("no such library", permanent=True)]
+    keeper.add(CONFIG)
+    await keeper.settle(5)
+    await until(lambda: keeper.given_up == [CONFIG])
+    driver.outcomes = [FakeDevice([FakeSlot()])]
+    keeper.try_all_again()
+    assert keeper.given_up == []
+    await until(lambda: names(manager) == ["Fake 00 00"])
+    keeper.try_again(CONFIG)
+    await asyncio.sleep(0.02)
+    assert names(manager) == ["Fake 00 00"], "an open device is left alone"
+    await keeper.close()
+
+
+async def test_a_change_ends_the_pause(
+    keeper: DeviceKeeper, driver: FakeDriver, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices_module, "_FIRST_PAUSE", 60.0)
+    driver.outcomes = [DeviceOpenError("no permission"), FakeDevice([FakeSlot()])]
+    keeper.add(CONFIG)
+    await keeper.settle(5)
+    assert names(manager) == []
+    keeper.try_again(CONFIG)
+    await until(lambda: names(manager) == ["Fake 00 00"])
+    await keeper.close()
+
+
+async def test_who_comes_while_another_leaves_takes_its_number(
+    keeper: DeviceKeeper, driver: FakeDriver, manager: Manager
+) -> None:
+    """As with a plug that is put into another port, when the daemon is late to hear of both."""
+    driver.outcomes = [FakeDevice([FakeSlot()]) for _ in range(3)]
+    moved = replace(CONFIG, origin="another port")
+    keeper.add(CONFIG)
+    keeper.add(replace(CONFIG, origin="a neighbour"))
+    await keeper.settle(5)
+    leaving = asyncio.ensure_future(keeper.remove(CONFIG))
+    await asyncio.sleep(0)
+    keeper.add(moved)
+    await leaving
+    await keeper.settle(5)
+    assert sorted(names(manager)) == ["Fake 00 00", "Fake 01 00"]
     await keeper.close()
