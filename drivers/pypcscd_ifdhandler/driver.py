@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pypcscd.driver import Device, DeviceConfig, DeviceOpenError, Driver
+from pypcscd.driver import Device, DeviceConfig, DeviceOpenError, Driver, NotMineError
 from pypcscd_ifdhandler import wire
 from pypcscd_ifdhandler.api import ResponseCode, Tag, describe
 from pypcscd_ifdhandler.device import IfdDevice, Opened
@@ -36,6 +36,8 @@ class _Options:
     library: str
     device: str
     channel: int
+    #: it may well be no reader: a keyboard or a disk in one device with a reader
+    is_doubtful: bool
 
 
 def _parse_options(config: DeviceConfig) -> _Options:
@@ -48,7 +50,8 @@ def _parse_options(config: DeviceConfig) -> _Options:
             f'the channel "{channel}" is not a number from 0 to {_MAX_CHANNEL}; correct the option "channel"',
             permanent=True,
         )
-    return _Options(library, config.options.get("device", ""), int(channel))
+    is_doubtful = config.options.get("doubtful", "no") == "yes"
+    return _Options(library, config.options.get("device", ""), int(channel), is_doubtful)
 
 
 @dataclass
@@ -85,7 +88,10 @@ class _Helper:
 
 
 class IfdHandlerDriver(Driver):
-    """Runs native drivers. Options of a device: ``library``, ``device`` and ``channel``."""
+    """Runs native drivers. Options of a device: ``library``, ``device`` and ``channel``.
+
+    And ``doubtful``: ``yes`` if IFD_NO_SUCH_DEVICE is no failure, but says that it is no reader.
+    """
 
     def __init__(self) -> None:
         self._helpers: list[_Helper] = []
@@ -200,9 +206,11 @@ class IfdHandlerDriver(Driver):
             if not helper.devices and not helper.opening:
                 await self._end(helper)
             call = reply.payload.decode("utf-8", "replace")
+            what = f"{call} of the driver {options.library} returned {describe(reply.argument)}"
+            if options.is_doubtful and reply.argument == ResponseCode.NO_SUCH_DEVICE:
+                raise NotMineError(what)
             raise DeviceOpenError(
-                f"{call} of the driver {options.library} returned {describe(reply.argument)};"
-                " check that the device is connected and that DEVICENAME and CHANNELID are right"
+                f"{what}; check that the device is connected and that DEVICENAME and CHANNELID are right"
             )
         helper.access, presences = wire.unpack_opened(reply.payload)
         opened = Opened(index, helper.api_version, reply.sockets, presences)

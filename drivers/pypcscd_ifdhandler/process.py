@@ -33,6 +33,7 @@ KILL_LIMIT = 1.0
 #: The level of each priority of a driver's log lines, lowest first.
 _LEVELS = (logging.DEBUG, logging.INFO, logging.ERROR, logging.CRITICAL)
 _MAX_LOG_LINE = 8192
+_BUNDLES_VARIABLE = "PCSCLITE_HP_DROPDIR"
 #: Log lines handled in one turn of the loop, so that a chatty driver delays nobody.
 _LINES_PER_TURN = 64
 
@@ -60,7 +61,18 @@ def helper_command(control_fd: int, log_fd: int, priority: int, library: str) ->
     return [sys.executable, "-P", "-m", "pypcscd_ifdhandler.helper", *numbers, library]
 
 
-def _spawn(command: list[str], *descriptors: int) -> int:
+def helper_environment(library: str) -> dict[str, str]:
+    """The daemon's own; a driver in a bundle (DIRECTORY/X.bundle/Contents/Linux) finds the bundle by it.
+
+    libccid takes the variable, which may name several directories for us, for the one that it is in.
+    """
+    bundle = PurePath(library).parent.parent.parent
+    if ".bundle" not in bundle.name:
+        return dict(os.environ)
+    return os.environ | {_BUNDLES_VARIABLE: str(bundle.parent)}
+
+
+def _spawn(command: list[str], environment: dict[str, str], *descriptors: int) -> int:
     """Start a process that inherits ``descriptors`` and standard error only; returns its id.
 
     posix_spawn() because it blocks for a few hundred microseconds at most: no copy of the daemon's
@@ -70,7 +82,7 @@ def _spawn(command: list[str], *descriptors: int) -> int:
     inherited = [(os.POSIX_SPAWN_DUP2, number, number) for number in descriptors]
     standard = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, 2, 1)]
     return os.posix_spawn(
-        command[0], command, os.environ, file_actions=[*inherited, *standard], setsigmask=[]
+        command[0], command, environment, file_actions=[*inherited, *standard], setsigmask=[]
     )
 
 
@@ -132,7 +144,7 @@ class HelperProcess:
             self._log.setblocking(False)
             log.setsockopt(SOL_SOCKET, SO_SNDBUF, wire.SEND_BUFFER)
             command = helper_command(control.fileno(), log.fileno(), _lowest_priority(), library)
-            self.pid = _spawn(command, control.fileno(), log.fileno())
+            self.pid = _spawn(command, helper_environment(library), control.fileno(), log.fileno())
             self._pidfd = os.pidfd_open(self.pid)
         except OSError:
             self._control.close()

@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,7 @@ from scripted import (
     until_presence,
 )
 
-from pypcscd.driver import DeviceOpenError, DriverError, Presence, Reason
+from pypcscd.driver import DeviceOpenError, DriverError, NotMineError, Presence, Reason
 from pypcscd.scard import Protocol
 from pypcscd_ifdhandler.api import Tag
 from pypcscd_ifdhandler.driver import IfdHandlerDriver
@@ -127,6 +129,30 @@ async def test_ccid_driver_without_its_reader(driver: IfdHandlerDriver) -> None:
     for words in (str(CCID_LIBRARY), device, "IFD_NO_SUCH_DEVICE (617)"):
         assert words in str(raised.value)
     assert not raised.value.permanent
+
+
+async def test_an_interface_that_may_be_no_reader_is_left_alone(driver: IfdHandlerDriver) -> None:
+    usual = config(real(CCID_LIBRARY), "usb:08e6/3437:libudev:0:/dev/bus/usb/001/002")
+    with pytest.raises(NotMineError, match="617"):
+        await driver.open(replace(usual, options={**usual.options, "doubtful": "yes"}))
+    assert not helper_pids(driver)
+
+
+async def test_ccid_driver_finds_its_own_bundle(
+    driver: IfdHandlerDriver,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also if the daemon looks for bundles in several directories, which libccid does not understand."""
+    bundle = real(CCID_LIBRARY).parents[2]
+    shutil.copytree(bundle, tmp_path / bundle.name)
+    monkeypatch.setenv("PCSCLITE_HP_DROPDIR", f"{tmp_path / 'other'}:{tmp_path}")
+    library = tmp_path / CCID_LIBRARY.relative_to(bundle.parent)
+    caplog.set_level("INFO", "pypcscd.ifdhandler")
+    with pytest.raises(DeviceOpenError):
+        await driver.open(config(library, "usb:08e6/3437:libudev:0:/dev/bus/usb/001/002"))
+    await until(lambda: f"Using: {tmp_path / bundle.name}/Contents/Info.plist" in caplog.text)
 
 
 # -- commands

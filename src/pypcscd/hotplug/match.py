@@ -192,7 +192,7 @@ class _Choice:
                 "device": f"usb:{one.vendor:04x}/{one.product:04x}:libudev:{one.number}:{one.node}",
                 "channel": str(_FIRST_USB_CHANNEL),
                 # pcscd offers keyboards and disks of composite devices to drivers as well
-                "optional": "no" if one.kind in (_CCID_CLASS, _VENDOR_CLASS) else "yes",
+                "doubtful": "no" if one.kind in (_CCID_CLASS, _VENDOR_CLASS) else "yes",
             },
             origin=self._place,
         )
