@@ -13,8 +13,8 @@ _IGNORE = "PCSCLITE_IGNORE"
 class UsbInterface:
     """One interface of a device that is plugged in.
 
-    Texts are as in sysfs, decoded as UTF-8 with ``surrogateescape`` and without white space around
-    them; "" where the device has none.
+    Texts are as in sysfs, decoded as UTF-8 with ``surrogateescape``, spaces around them included, for
+    pcscd has them in its names; "" where the device has none.
     """
 
     #: as the kernel names the interface: "1-2.3:1.0"
@@ -75,7 +75,7 @@ def describe(interface: Any) -> UsbInterface | None:
 
 def _text(device: Any, name: str) -> str:
     value = device.attributes.get(name)
-    return "" if value is None else value.decode("utf-8", "surrogateescape").strip()
+    return "" if value is None else value.decode("utf-8", "surrogateescape").rstrip("\r\n")
 
 
 def _number(device: Any, name: str, base: int) -> int | None:

@@ -37,10 +37,10 @@ def unwanted_part(base: str, settings: UsbSettings) -> str | None:
 
 
 def _own_name(interface: UsbInterface) -> str:
-    manufacturer = _dotted(interface.manufacturer)
-    product = _dotted(interface.product_name) or f"USB {interface.vendor:04X}:{interface.product:04X}"
-    has_manufacturer = product.lower().startswith(manufacturer.lower())
-    return product if has_manufacturer else f"{manufacturer} {product}"
+    manufacturer = _dotted(interface.manufacturer).strip()
+    product = _dotted(interface.product_name).strip() or f"USB {interface.vendor:04X}:{interface.product:04X}"
+    says_both = product.lower().startswith(manufacturer.lower())
+    return product if says_both else f"{manufacturer} {product}"
 
 
 def _dotted(text: str) -> str:
