@@ -2,16 +2,13 @@
 
 import argparse
 import logging
+import os
+import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
 
-from pypcscd import __version__
-from pypcscd.config import DEFAULT_READER_CONF, DEFAULT_SOCKET, Config, add_device_options, chosen_devices
-from pypcscd.server.rules import SocketConfig
-from pypcscd.settings_file import DEFAULT_PATH, SettingsError, load
+from pypcscd.config import DaemonError
 
 #: sub-command -> (module whose ``main(arguments)`` runs it, one line for the help)
 _TOOLS = {
@@ -20,6 +17,8 @@ _TOOLS = {
     "status": ("pypcscd.tools.status", "show readers and clients, who holds a card, who waits"),
     "spy": ("pypcscd.tools.spy.command", "show the PC/SC calls of programs"),
     "apdu": ("pypcscd.tools.apdu", "send APDUs to a card and print the responses"),
+    "install": ("pypcscd.tools.install.command", "let this system start pypcscd where pcscd would be"),
+    "uninstall": ("pypcscd.tools.uninstall", "take back what install did"),
 }
 
 _LEVELS = {
@@ -40,86 +39,68 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _daemon(words)
 
 
-def _parser() -> argparse.ArgumentParser:
-    tools = "\n".join(f"  {name:<8}{text}" for name, (_, text) in _TOOLS.items())
-    parser = argparse.ArgumentParser(
-        prog="pypcscd",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="A PC/SC resource manager daemon: lets programs share smart card readers.",
-        epilog=f"tools (pypcscd TOOL --help tells more):\n{tools}",
-    )
-    parser.add_argument("-v", "--version", action="version", version=f"pypcscd {__version__}")
-    parser.add_argument(
-        "-f", "--foreground", action="store_true", help="stay in the foreground, log to stderr"
-    )
-    parser.add_argument(
-        "--socket",
-        metavar="PATH",
-        type=Path,
-        default=DEFAULT_SOCKET,
-        help="socket for clients (%(default)s); they find another one by PCSCLITE_CSOCK_NAME",
-    )
-    add_device_options(parser, "--virtual")
-    parser.add_argument(
-        "--settings",
-        metavar="FILE",
-        type=Path,
-        help=f"settings to be read instead of {DEFAULT_PATH} (see docs/settings.md)",
-    )
-    for flags, limited in (
-        (("-t", "--max-thread"), "clients"),
-        (("-s", "--max-card-handle-per-thread"), "card handles of one client"),
-        (("-r", "--max-card-handle-per-reader"), "card handles on one reader"),
-    ):
-        parser.add_argument(*flags, metavar="N", type=int, default=0, help=f"most {limited} at a time")
-    level = parser.add_mutually_exclusive_group()
-    for flag, name in (("-d", "debug"), ("-i", "info"), ("-e", "error"), ("-C", "critical")):
-        level.add_argument(
-            flag,
-            f"--{name}",
-            dest="level",
-            action="store_const",
-            const=name,
-            default="info",
-            help=f"log lines of severity {name} and above",
-        )
-    return parser
-
-
 def _daemon(words: Sequence[str]) -> int:
-    parser = _parser()
-    options = parser.parse_args(words)
-    if not options.foreground:
-        parser.error("running in the background is not supported yet; add -f to stay in the foreground")
-    # Costly imports, not needed to print a help text.
-    import asyncio
+    from pypcscd import options as command_line
 
-    from pypcscd import logs
-    from pypcscd.daemon import DaemonError, serve
+    tools = "\n".join(f"  {name:<10}{text}" for name, (_, text) in _TOOLS.items())
+    options = command_line.parse(words, tools)
+    if options.hotplug:
+        from pypcscd.rescan import ask_for_rescan
 
-    logs.configure(_LEVELS[options.level])
+        return ask_for_rescan(options.socket.absolute())
+    # Whoever asks for a reload or a rescan too early must not end the daemon.
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    if options.settings is not None:
+        options.settings = options.settings.absolute()
     try:
-        asyncio.run(serve(_config(options)))
-    except (DaemonError, SettingsError) as error:
-        logging.getLogger("pypcscd").critical("%s", error)
+        return _serve(options)
+    except DaemonError as error:
+        sys.stderr.write(f"pypcscd: {error}\n")
         return 1
-    return 0
 
 
-def _config(options: argparse.Namespace) -> Config:
-    devices = chosen_devices(options)
-    reader_conf = options.reader_conf
-    if reader_conf is None and not devices and DEFAULT_READER_CONF.is_dir():
-        # A daemon that was asked for virtual readers has those only, unless -c adds native ones.
-        reader_conf = DEFAULT_READER_CONF
-    own_socket = SocketConfig(options.socket.absolute())
-    config = Config(sockets=(own_socket,), devices=devices, reader_conf=reader_conf, usb=options.usb)
-    if options.settings is not None or DEFAULT_PATH.exists():
-        config = load(options.settings or DEFAULT_PATH, config)
-    # As in pcscd, 0 leaves a limit as it is.
-    settings = replace(
-        config.settings,
-        handles_per_client=options.max_card_handle_per_thread or config.settings.handles_per_client,
-        handles_per_reader=options.max_card_handle_per_reader or config.settings.handles_per_reader,
+def _serve(options: argparse.Namespace) -> int:
+    """Run the daemon, here or in the background; returns the exit status. Raises DaemonError."""
+    from pypcscd.activation import inherited_sockets
+    from pypcscd.options import make_config
+
+    config = make_config(options, os.environ)
+    inherited = inherited_sockets(os.environ)
+    background = None
+    if not options.foreground:
+        from pypcscd.background import detach
+
+        child = detach()
+        if isinstance(child, int):
+            return child
+        background = child
+    # Costly imports, not needed to print a help text, nor by who waits for the daemon in the background.
+    from pypcscd import lifecycle, logs
+    from pypcscd.daemon import Daemon
+    from pypcscd.notify import Notifier
+
+    daemon = Daemon(config, inherited)
+    logs.configure(
+        _LEVELS[options.level],
+        stream=sys.stdout,
+        colours=options.color,
+        in_background=background is not None,
+        is_reader=daemon.is_reader,
     )
-    return replace(config, settings=settings, max_clients=options.max_thread or config.max_clients)
+    try:
+        lifecycle.run(
+            daemon,
+            notifier=Notifier(os.environ),
+            reread=lambda: make_config(options, os.environ),
+            ready=background.ready if background is not None else None,
+        )
+    except DaemonError as error:
+        if background is None:
+            raise
+        logging.getLogger("pypcscd").critical("%s", error)
+        background.ended(1)
+        return 1
+    if background is not None:
+        background.ended(0)
+    return 0

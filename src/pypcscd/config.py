@@ -1,9 +1,10 @@
-"""What the daemon is to do: the command line, made into devices and paths."""
+"""What the daemon is to do, and the options that say which readers there are."""
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 from pypcscd.driver import DeviceConfig
 from pypcscd.hotplug.settings import UsbSettings
@@ -14,6 +15,10 @@ DEFAULT_SOCKET = Path("/run/pcscd/pcscd.comm")
 DEFAULT_READER_CONF = Path("/etc/reader.conf.d")
 #: where emulators look for vpcd
 DEFAULT_VPCD_PORT = 35963
+
+
+class DaemonError(Exception):
+    """The daemon cannot start, or cannot do what is configured; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +34,20 @@ class Config:
     reader_conf: Path | None = None
     #: USB readers are taken up as they come
     usb: bool = False
+    usb_settings: UsbSettings = field(default_factory=UsbSettings)
+    #: not to have them, for lack of a library, is no reason not to start
+    usb_may_be_missing: bool = False
     settings: Settings = field(default_factory=Settings)
     #: connections that may be open at the same time
     max_clients: int = 4096
     #: how long, in seconds, clients wait at most for the first readers when the daemon starts
-    usb_settings: UsbSettings = field(default_factory=UsbSettings)
     settle_bound: float = 3.0
+    #: what clients and cards say to each other is logged, at every level
+    logs_apdus: bool = False
+    #: seconds without any client after which the daemon ends; None: never
+    auto_exit: float | None = None
+    #: polkit is asked whom to let in
+    polkit: bool = True
 
 
 def virtual_devices(cards: Sequence[str]) -> list[DeviceConfig]:
@@ -62,7 +75,13 @@ def vpcd_device(slots: int, port: int, host: str) -> DeviceConfig:
     )
 
 
-def add_device_options(parser: ArgumentParser, card_option: str) -> None:
+class Options(Protocol):
+    """A parser, or a group of its options."""
+
+    def add_argument(self, *names: str, **settings: Any) -> Any: ...
+
+
+def add_device_options(parser: Options, card_option: str) -> None:
     """The options that say which readers there are; the daemon and ``run`` share them."""
     parser.add_argument(
         card_option,
@@ -92,7 +111,9 @@ def add_device_options(parser: ArgumentParser, card_option: str) -> None:
         default="127.0.0.1",
         help="address on which emulators may connect (%(default)s: this machine only)",
     )
-    parser.add_argument("--usb", action="store_true", help="take up CCID readers on USB, as they come and go")
+    parser.add_argument(
+        "--usb", action="store_true", default=None, help="take up CCID readers on USB, as they come and go"
+    )
     parser.add_argument(
         "-c",
         "--config",
@@ -127,4 +148,4 @@ def _existing_path(text: str) -> Path:
     path = Path(text)
     if not path.exists():
         raise ArgumentTypeError(f"{text} does not exist")
-    return path
+    return path.absolute()

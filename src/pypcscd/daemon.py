@@ -1,42 +1,51 @@
-"""The composition root: the only place where the parts of the daemon meet, and its life cycle."""
+"""The composition root: the only place where the parts of the daemon meet."""
 
 import asyncio
 import contextlib
 import logging
-import resource
-import signal
+from dataclasses import replace
 from pathlib import Path
 
-from pypcscd.config import Config
+from pypcscd.activation import Inherited
+from pypcscd.client_sockets import ClientSockets, shown
+from pypcscd.config import Config, DaemonError
 from pypcscd.control.admin import AdminSocket
+from pypcscd.driver import DeviceConfig
 from pypcscd.hotplug.devices import DeviceKeeper
 from pypcscd.hotplug.drivers import Drivers, report_missing_parts
 from pypcscd.hotplug.usb import HotplugError, UsbWatcher, watch_usb
 from pypcscd.manager.manager import Manager
-from pypcscd.server.door import Door
-from pypcscd.server.instance import Instance, InstanceError
-from pypcscd.server.listener import Listener, open_socket
-from pypcscd.server.rules import SocketConfig
 
 log = logging.getLogger("pypcscd.daemon")
-
-
-class DaemonError(Exception):
-    """The daemon cannot start; the message says why and what to do."""
 
 
 class Daemon:
     """A resource manager on one or more sockets, from ``start`` to ``stop``, in a running event loop."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, inherited: Inherited | None = None) -> None:
+        """``inherited``: the sockets that the service manager has opened."""
         self._config = config
-        self.manager = Manager(config.settings)
+        self._inherited = inherited or Inherited({})
+        # a copy of its own, because a reload changes it
+        self.manager = Manager(replace(config.settings))
         self._drivers = Drivers()
         self.devices = DeviceKeeper(self.manager, self._drivers)
+        self.sockets = ClientSockets(self.manager, self._inherited)
+        self._native: list[DeviceConfig] = []
         self._usb: UsbWatcher | None = None
-        self._instances: list[Instance] = []
-        self._listeners: list[Listener] = []
         self._admin: AdminSocket | None = None
+
+    @property
+    def config(self) -> Config:
+        return self._config
+
+    @property
+    def is_watched(self) -> bool:
+        """Somebody follows what happens, by the admin socket."""
+        return self._admin is not None and self._admin.is_watched
+
+    def is_reader(self, name: str) -> bool:
+        return self.manager.roster.everything.find(name) is not None
 
     async def start(self) -> None:
         """Take the sockets, open the devices, and serve. Raises DaemonError.
@@ -45,39 +54,26 @@ class Daemon:
         the devices is over, or ``settle_bound`` has passed.
         """
         try:
-            for socket_config in self._config.sockets:
-                self._open(socket_config)
+            self.sockets.open(self._config)
             await self._add_devices()
             await self.devices.settle(self._config.settle_bound)
-            for listener in self._listeners:
-                await listener.start()
             await self._open_admin_socket()
+            self.sockets.start()
         except BaseException:
             await self.stop()
             raise
         report_missing_parts()
         count = len(self.manager.roster.everything.snapshot())
-        paths = ", ".join(str(socket_config.path) for socket_config in self._config.sockets)
-        log.info("serving on %s, %d reader%s", paths, count, "" if count == 1 else "s")
-
-    def _open(self, socket_config: SocketConfig) -> None:
-        instance = Instance(socket_config.path)
-        try:
-            instance.claim()
-        except InstanceError as error:
-            raise DaemonError(str(error)) from error
-        self._instances.append(instance)
-        try:
-            listening = open_socket(socket_config)
-        except OSError as error:
-            raise DaemonError(f"cannot listen on {socket_config.path}: {error.strerror or error}") from error
-        door = Door(self.manager, socket_config, self._config.client_rules)
-        self._listeners.append(Listener(door, listening, self._config.max_clients))
+        log.info("serving on %s, %d reader%s", shown(self.sockets.paths), count, "" if count == 1 else "s")
 
     async def _open_admin_socket(self) -> None:
         """Beside the daemon's own socket: /run/pcscd/pcscd.comm and /run/pcscd/pcscd.admin."""
-        path = self._config.sockets[0].path.with_suffix(".admin")
-        admin = AdminSocket(path, self.manager, self._listeners)
+        path = self.sockets.paths[0].with_suffix(".admin")
+        admin = AdminSocket(path, self.manager, self.sockets.listeners, self._inherited.admin)
+        if self._config.logs_apdus:
+            from pypcscd.control.apdu_log import ApduLog
+
+            ApduLog(admin.taps)
         try:
             await admin.start()
         except OSError as error:
@@ -91,24 +87,49 @@ class Daemon:
         if self._admin is not None:
             self._admin.close()
             self._admin = None
-        for listener in self._listeners:
-            listener.close()
-        self._listeners.clear()
+        self.sockets.hang_up()
         if self._usb is not None:
             self._usb.close()
             self._usb = None
         await self.devices.close()
         await self._drivers.close()
         await self.manager.close()
-        for instance in self._instances:
-            instance.release()
-        self._instances.clear()
+        self.sockets.release()
+
+    # --- while it runs ------------------------------------------------------------------------
+
+    async def reconfigure(self, config: Config) -> None:
+        """Do as ``config`` says from now on, without a word to those whom it does not concern.
+
+        Raises DaemonError; then everything is as before.
+        """
+        self.sockets.reconfigure(config)
+        self._config = config
+        self.manager.settings.adopt(config.settings)
+        for reader in self.manager.roster:
+            if not reader.handles:
+                # a connection may just be in the making
+                async with reader.commands:
+                    reader.let_rest()
+        await self._change_native_devices(config.reader_conf)
+        await self.rescan()
+
+    async def rescan(self) -> None:
+        """Try those devices again that were given up."""
+        given_up = list(self.devices.given_up)
+        self.devices.given_up.clear()
+        for device in given_up:
+            with contextlib.suppress(ValueError):  # not wanted any more
+                await self.devices.remove(device)
+                log.info("%s: trying again", device.name)
+                self.devices.add(device)
+
+    # --- devices ------------------------------------------------------------------------------
 
     async def _add_devices(self) -> None:
         for device in self._config.devices:
             self.devices.add(device)
-        if self._config.reader_conf is not None:
-            await self._add_native_devices(self._config.reader_conf)
+        await self._change_native_devices(self._config.reader_conf)
         if self._config.usb:
             self._watch_usb()
 
@@ -116,46 +137,39 @@ class Daemon:
         try:
             self._usb = watch_usb(self.devices)
         except HotplugError as error:
-            raise DaemonError(str(error)) from error
-        self._usb.start()
+            if not self._config.usb_may_be_missing:
+                raise DaemonError(str(error)) from error
+            log.warning("no USB readers: %s", error)
+        else:
+            self._usb.start()
 
-    async def _add_native_devices(self, path: Path) -> None:
-        from pypcscd.hotplug import readerconf
+    async def _change_native_devices(self, path: Path | None) -> None:
+        """Want the devices of reader.conf, and no others; those that are unchanged are not touched."""
+        wanted: list[DeviceConfig] = []
+        mistaken: set[str] = set()
+        if path is not None:
+            from pypcscd.hotplug import readerconf
 
-        devices, errors = await asyncio.to_thread(readerconf.load, path)
-        for error in errors:
-            log.error("%s", error)
-        for device in devices:
+            wanted, errors = await asyncio.to_thread(readerconf.load, path)
+            for error in errors:
+                log.error("%s", error)
+            mistaken = {error.origin for error in errors}
+        # Whatever came from a file that has a mistake now is kept: it may have been meant to stay.
+        kept = [
+            device
+            for device in self._native
+            if device.origin.rpartition(":")[0] in mistaken or any(_is_same(device, one) for one in wanted)
+        ]
+        gone = [device for device in self._native if device not in kept]
+        new = [device for device in wanted if not any(_is_same(device, one) for one in kept)]
+        self._native = kept + new
+        for device in gone:
+            log.info("%s: not configured any more (%s)", device.name, device.origin)
+        await asyncio.gather(*(self.devices.remove(device) for device in gone))
+        for device in new:
             self.devices.add(device)
 
 
-def _allow_many_clients() -> None:
-    """Each client takes a descriptor; the usual soft limit of 1,024 is there for select() only."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-async def serve(config: Config) -> None:
-    """Run a daemon until SIGTERM, SIGINT or SIGQUIT. Raises DaemonError if it cannot start."""
-    _allow_many_clients()
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-        loop.add_signal_handler(number, stop.set)
-    daemon = Daemon(config)
-    starting = asyncio.ensure_future(daemon.start())
-    stopping = asyncio.ensure_future(stop.wait())
-    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():
-        starting.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await starting
-        return
-    try:
-        starting.result()
-        await stopping
-        log.info("stopping")
-        await daemon.stop()
-    finally:
-        stopping.cancel()
+def _is_same(device: DeviceConfig, other: DeviceConfig) -> bool:
+    """The same but for the line on which it stands."""
+    return replace(device, origin=other.origin) == other

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pypcscd import settings_values as values
-from pypcscd.config import Config
+from pypcscd.config import Config, DaemonError
 from pypcscd.hotplug.settings import CCID, UsbRule, UsbSettings
 from pypcscd.manager.settings import ReaderRule
-from pypcscd.server.instance import pid_path_of
+from pypcscd.server.instance import pid_path_of, resolved
 from pypcscd.server.rules import AccessRule, ClientRule, SocketConfig
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _Table = Mapping[str, Any]
 _Converters = Mapping[str, Callable[[Any], Any]]
 
 
-class SettingsError(Exception):
+class SettingsError(DaemonError):
     """The file cannot be used; the message names file, line and reason."""
 
 
@@ -186,13 +186,13 @@ class _Reader:
 
     def _sockets(self, content: _Table, given: tuple[SocketConfig, ...]) -> tuple[SocketConfig, ...]:
         """Those given, changed by the entries with their paths, and then the others of the file."""
-        sockets = {_resolved(config.path): config for config in given}
+        sockets = {resolved(config.path): config for config in given}
         own = given[0]
         pid_files = {pid_path_of(path): path for path in sockets}
         named: dict[Path, str] = {}
         for number, table in enumerate(self._array("socket", content, _SOCKET, required=("path",))):
             place = ("socket", number)
-            path = _resolved(table["path"])
+            path = resolved(table["path"])
             origin = f"{self._path}:{self._line(place)}"
             if path in named:
                 self._fail((*place, "path"), f"{table['path']} is there already, at {named[path]}")
@@ -289,8 +289,3 @@ def _socket(table: _Table, known: SocketConfig, origin: str) -> SocketConfig:
         group=table.get("group", known.group),
         origin=origin,
     )
-
-
-def _resolved(path: Path) -> Path:
-    """The same for all names of a file: /var/run is a link to /run."""
-    return path.parent.resolve() / path.name

@@ -155,11 +155,11 @@ class Ours:
 
 
 def _serve(port: int, needs: Needs, log: str) -> None:
-    import asyncio
     import logging
 
+    from pypcscd import lifecycle
     from pypcscd.config import Config, vpcd_device
-    from pypcscd.daemon import serve
+    from pypcscd.daemon import Daemon
 
     logging.basicConfig(filename=log, filemode="w", level=logging.INFO)
     if needs.native_driver or needs.scripted_driver:
@@ -168,7 +168,7 @@ def _serve(port: int, needs: Needs, log: str) -> None:
         config = Config(devices=(replace(vpcd_device(SLOTS, port, "127.0.0.1"), name=READER),))
     if not needs.default_settings:
         config = replace(config, settings=replace(config.settings, power_down_delay=QUICK_POWER_DOWN))
-    asyncio.run(serve(config))
+    lifecycle.run(Daemon(config))
     sys.exit(0)
 
 

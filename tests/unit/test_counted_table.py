@@ -60,7 +60,7 @@ async def test_size_never_shrinks(tmp_path: Path) -> None:
     manager = Manager()
     config = SocketConfig(tmp_path / "socket")
     listener = Listener(Door(manager, config, ()), open_socket(config), 4)
-    await listener.start()
+    listener.start()
     library = Library(config.path)
     try:
         assert await library.list_readers() == []

@@ -101,7 +101,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     await house.manager.add_readers("Fake", 0, [house.slot])
     config = SocketConfig(house.path)
     listener = Listener(Door(house.manager, config, ()), open_socket(config), MAX_CLIENTS)
-    await listener.start()
+    listener.start()
     yield house
     for client in house.clients:
         client.close()

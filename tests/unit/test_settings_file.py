@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pypcscd import cli
+from pypcscd import cli, options
 from pypcscd.config import Config
 from pypcscd.manager.settings import ReaderRule
 from pypcscd.settings_file import SettingsError, load
@@ -103,6 +103,6 @@ def test_the_daemon_does_not_start_with_a_wrong_file(path: Path, capfd: pytest.C
 def test_the_command_line_wins(path: Path) -> None:
     path.write_text(GOOD)
     words = ["-f", "--virtual", "hello", "--settings", str(path), "-t", "70", "-s", "80", "-r", "0"]
-    config = cli._config(cli._parser().parse_args(words))
+    config = options.make_config(options.parse(words, ""), {})
     assert (config.max_clients, config.settings.handles_per_client) == (70, 80)
     assert config.settings.handles_per_reader == 9

@@ -38,8 +38,16 @@ class _RequestError(Exception):
 class AdminSocket:
     """The door for the administrator of one daemon."""
 
-    def __init__(self, path: Path, manager: Manager, listeners: Sequence[ListenerLike]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        manager: Manager,
+        listeners: Sequence[ListenerLike],
+        inherited: socket.socket | None = None,
+    ) -> None:
+        """``inherited``: a listening socket to be used; its file is somebody else's, and stays."""
         self.path = path
+        self._inherited = inherited
         self.manager = manager
         numbers = Numbers()
         self.taps = Taps(listeners, numbers)
@@ -47,8 +55,22 @@ class AdminSocket:
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
 
+    @property
+    def is_watched(self) -> bool:
+        """Somebody follows what happens; a connection that only asks does not count."""
+        return any(connection.is_watching for connection in self._connections)
+
     async def start(self) -> None:
         """Listen. Whatever is left of a dead daemon's socket is removed. Raises OSError."""
+        listening = self._inherited or self._open()
+        try:
+            loop = asyncio.get_running_loop()
+            self._server = await loop.create_unix_server(self._accept, sock=listening, backlog=_BACKLOG)
+        except BaseException:
+            listening.close()
+            raise
+
+    def _open(self) -> socket.socket:
         if self.path.is_socket():
             self.path.unlink()
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -59,19 +81,19 @@ class AdminSocket:
                 listening.bind(str(self.path))
             finally:
                 os.umask(before)
-            loop = asyncio.get_running_loop()
-            self._server = await loop.create_unix_server(self._accept, sock=listening, backlog=_BACKLOG)
         except BaseException:
             listening.close()
             raise
+        return listening
 
     def close(self) -> None:
         if self._server is None:
             return
         self._server.close()
         self._server = None
-        with suppress(OSError):
-            self.path.unlink()
+        if self._inherited is None:
+            with suppress(OSError):
+                self.path.unlink()
         for connection in list(self._connections):
             connection.close()
 
@@ -100,6 +122,10 @@ class _Connection(asyncio.Protocol):
             "watch": self._follow_changes,
             "spy": self._spy,
         }
+
+    @property
+    def is_watching(self) -> bool:
+        return self._watch is not None or self._changes is not None
 
     # --- called by the event loop -------------------------------------------------------------
 

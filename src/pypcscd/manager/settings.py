@@ -1,7 +1,7 @@
 """What an administrator may change in the manager."""
 
 import fnmatch
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
@@ -13,9 +13,9 @@ class ReaderRule:
     power_down_delay: float | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Settings:
-    """Limits and delays; delays in seconds."""
+    """Limits and delays; delays in seconds. The manager and its readers look at one and the same object."""
 
     #: card handles that may be open on one reader
     handles_per_reader: int = 200
@@ -39,6 +39,11 @@ class Settings:
     announce_bound: float = 2.0
     #: how long a card may take to power off when its reader is given up
     retire_bound: float = 2.0
+
+    def adopt(self, others: "Settings") -> None:
+        """Become like the others; what has begun under the old values ends under them."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(others, field.name))
 
     def power_down_delay_of(self, reader: str) -> float | None:
         """The delay for the reader of that name."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pypcscd.manager.manager import Manager
+from pypcscd.manager.roster import View
 from pypcscd.protocol.connection import ServerConnection
 from pypcscd.server.access import Peer
 from pypcscd.server.calls import TableCache
@@ -18,15 +19,24 @@ class Door:
     def __init__(self, manager: Manager, config: SocketConfig, rules: Sequence[ClientRule]) -> None:
         self.manager = manager
         self.config = config
-        shows_everything = config.readers == ("*",)
-        roster = manager.roster
-        self.view = roster.everything if shows_everything else roster.add_view(config.readers)
+        self.view = self._choose_view(config)
         self.tables = TableCache()
         #: shared by the sessions, because each empties it before anybody else's turn
         self.receive_buffer = memoryview(bytearray(_RECEIVE_BUFFER_SIZE))
         #: called with each new session, while somebody watches
         self.opened: Callable[[Any], None] | None = None
         self._rules = tuple(rules)
+
+    def reconfigure(self, config: SocketConfig, rules: Sequence[ClientRule]) -> None:
+        """Serve clients that come from now on like this. Those that are there keep what they have."""
+        if config.readers != self.config.readers:
+            self.view = self._choose_view(config)
+        self.config = config
+        self._rules = tuple(rules)
+
+    def _choose_view(self, config: SocketConfig) -> View:
+        roster = self.manager.roster
+        return roster.everything if config.readers == ("*",) else roster.add_view(config.readers)
 
     def denial(self, peer: Peer) -> str:
         """What the log says about a client that is not allowed here: what happened, and what to change."""

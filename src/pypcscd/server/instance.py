@@ -2,9 +2,12 @@
 
 import contextlib
 import fcntl
+import logging
 import os
 import socket
 from pathlib import Path
+
+log = logging.getLogger("pypcscd.server")
 
 _OTHERWISE = "choose another path (--socket, or path in [[socket]])"
 
@@ -18,6 +21,11 @@ def pid_path_of(path: Path) -> Path:
     return path.with_name(f"{path.name.removesuffix('.comm')}.pid")
 
 
+def resolved(path: Path) -> Path:
+    """The same for all names of a file: /var/run is a link to /run."""
+    return path.parent.resolve() / path.name
+
+
 class Instance:
     """The right to serve a socket path: held from ``claim`` until ``release``.
 
@@ -25,21 +33,32 @@ class Instance:
     is for people and scripts.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_inherited: bool = False) -> None:
+        """``is_inherited``: the socket's file is the service manager's, and stays."""
         self.path = path
         self.pid_path = pid_path_of(path)
+        self._is_inherited = is_inherited
         self._lock = -1
 
     def claim(self) -> None:
-        """Make sure that nobody serves this socket, and that nobody else will. Raises InstanceError."""
+        """Make sure that nobody serves this socket, and that nobody else will. Raises InstanceError.
+
+        An inherited socket is served also where no pid file can be made.
+        """
         try:
             self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             self._lock_pid_file()
-            self._check_socket()
+            if not self._is_inherited:
+                self._check_socket()
             os.ftruncate(self._lock, 0)
             os.write(self._lock, f"{os.getpid()}\n".encode())
         except OSError as error:
             self._give_up()
+            if self._is_inherited:
+                log.info(
+                    "no pid file %s: %s; --hotplug will not find this daemon", self.pid_path, error.strerror
+                )
+                return
             raise InstanceError(
                 f"cannot serve {self.path}: {error.strerror or error}; "
                 f"run as a user who may write there, or {_OTHERWISE}"
@@ -49,10 +68,10 @@ class Instance:
             raise
 
     def release(self) -> None:
-        """Remove the socket and the pid file."""
+        """Remove the pid file, and the socket unless it is inherited."""
         if self._lock < 0:
             return
-        for path in (self.path, self.pid_path):
+        for path in (self.pid_path,) if self._is_inherited else (self.path, self.pid_path):
             with contextlib.suppress(OSError):
                 path.unlink()
         self._unlock()

@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import os
+import select
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from pypcscd.server.door import Door
@@ -13,6 +15,10 @@ from pypcscd.server.session import Session
 log = logging.getLogger("pypcscd.server")
 
 _BACKLOG = 128
+#: connections that are accepted before anything else has its turn
+_ACCEPTED_AT_ONCE = 128
+#: seconds until one that could not be accepted, for lack of descriptors or memory, is tried again
+_PAUSE = 1.0
 
 
 def open_socket(config: SocketConfig) -> socket.socket:
@@ -21,15 +27,20 @@ def open_socket(config: SocketConfig) -> socket.socket:
     try:
         listening.bind(str(config.path))
         # Nobody can connect before listen(), when only those may whom owner and mode let in.
-        if config.owner is not None or config.group is not None:
-            _give_to(config.path, config.owner, config.group)
-        config.path.chmod(config.mode)
+        set_permissions(config)
         listening.listen(_BACKLOG)
         listening.setblocking(False)
     except BaseException:
         listening.close()
         raise
     return listening
+
+
+def set_permissions(config: SocketConfig) -> None:
+    """Owner and mode of the socket's file. Raises OSError."""
+    if config.owner is not None or config.group is not None:
+        _give_to(config.path, config.owner, config.group)
+    config.path.chmod(config.mode)
 
 
 def _give_to(path: Path, owner: int | None, group: int | None) -> None:
@@ -47,10 +58,14 @@ class Listener:
         """``max_clients``: a connection beyond so many is closed at once, as in pcscd."""
         self._door = door
         self._listening = listening
-        self._max_clients = max_clients
-        self._server: asyncio.Server | None = None
+        self.max_clients = max_clients
+        #: called whenever a connection has come or gone
+        self.changed: Callable[[], None] | None = None
         self._connections = 0
+        #: those that are accepted but have no session yet
+        self._arriving: set[asyncio.Task[None]] = set()
         self._sessions: set[Session] = set()
+        self._resumption: asyncio.TimerHandle | None = None
 
     @property
     def door(self) -> Door:
@@ -61,30 +76,87 @@ class Listener:
         """The connections that are open now."""
         return frozenset(self._sessions)
 
-    async def start(self) -> None:
+    @property
+    def is_used(self) -> bool:
+        """Somebody is connected."""
+        return bool(self._sessions or self._arriving)
+
+    @property
+    def has_queue(self) -> bool:
+        """Somebody has connected and is not accepted yet."""
+        poll = select.poll()
+        poll.register(self._listening, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def start(self) -> None:
         """Serve those who have connected already, and all who will."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(
-            self._make_session, sock=self._listening, backlog=_BACKLOG
-        )
+        self._resumption = None
+        asyncio.get_running_loop().add_reader(self._listening, self._accept)
+
+    def stop_accepting(self) -> None:
+        """Accept nobody any more. Who is not accepted waits for whoever else has this socket, if any."""
+        if self._listening.fileno() < 0:
+            return
+        if self._resumption is not None:
+            self._resumption.cancel()
+        asyncio.get_running_loop().remove_reader(self._listening)
+        self._listening.close()
 
     def close(self) -> None:
         """Accept nobody any more and hang up on everybody."""
-        if self._server is not None:
-            self._server.close()
-        self._listening.close()
+        self.stop_accepting()
+        for task in list(self._arriving):
+            task.cancel()
         for session in list(self._sessions):
             session.close()
 
+    def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                connection, _ = self._listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                log.error(
+                    "no client can be accepted on %s: %s; trying again in %.0f s, more descriptors may help "
+                    "(ulimit -n, LimitNOFILE=)",
+                    self._door.config.path,
+                    error.strerror,
+                    _PAUSE,
+                )
+                loop.remove_reader(self._listening)
+                self._resumption = loop.call_later(_PAUSE, self.start)
+                return
+            task = loop.create_task(self._welcome(connection))
+            self._arriving.add(task)
+            task.add_done_callback(self._arriving.discard)
+
+    async def _welcome(self, connection: socket.socket) -> None:
+        try:
+            connection.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.connect_accepted_socket(self._make_session, connection)
+        except BaseException:
+            connection.close()
+            raise
+
     def _make_session(self) -> Session:
         self._connections += 1
-        session = Session(self._door, self._connections, self._sessions.discard)
-        if len(self._sessions) >= self._max_clients:
+        session = Session(self._door, self._connections, self._forget)
+        if len(self._sessions) >= self.max_clients:
             log.warning(
                 "connection %d is one too many: %d clients are connected; the limit is [limits] clients",
                 self._connections,
-                self._max_clients,
+                self.max_clients,
             )
             session.refuse()
         self._sessions.add(session)
+        if self.changed is not None:
+            self.changed()
         return session
+
+    def _forget(self, session: Session) -> None:
+        self._sessions.discard(session)
+        if self.changed is not None:
+            self.changed()

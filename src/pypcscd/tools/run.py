@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pypcscd import logs
-from pypcscd.config import Config, add_device_options, chosen_devices
-from pypcscd.daemon import Daemon, DaemonError
+from pypcscd.config import Config, DaemonError, add_device_options, chosen_devices
+from pypcscd.daemon import Daemon
 from pypcscd.server.rules import SocketConfig
 from pypcscd.tools.child import SIGNALLED, Ending, complain, run_command
 
@@ -46,7 +46,7 @@ async def _run(options: argparse.Namespace) -> int:
             sockets=(SocketConfig(path),),
             devices=chosen_devices(options),
             reader_conf=options.reader_conf,
-            usb=options.usb,
+            usb=bool(options.usb),
         )
         daemon = Daemon(config)
         await daemon.start()

@@ -1,0 +1,211 @@
+"""The daemon's command line: the options of pcscd(8), and ours; and the configuration that they make."""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+from pypcscd import __version__
+from pypcscd.config import (
+    DEFAULT_READER_CONF,
+    DEFAULT_SOCKET,
+    Config,
+    add_device_options,
+    chosen_devices,
+)
+from pypcscd.server.rules import SocketConfig
+from pypcscd.settings_file import DEFAULT_PATH, load
+
+#: seconds, as in pcscd
+_DEFAULT_AUTO_EXIT = 60.0
+
+#: the lines of pcscd that scripts look for
+_VERSION = f"""\
+pypcscd {__version__}
+Protocol versions: 4.0 to 4.6
+Enabled features: Linux serial usb libudev systemd filter ipcdir=/run/pcscd configdir=/etc/reader.conf.d
+MAX_READERNAME: 128, PCSCLITE_MAX_READERS_CONTEXTS: 16 for clients without a list of any length
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """As pcscd: usage and exit status 1."""
+        self.print_usage(sys.stderr)
+        self.exit(1, f"{self.prog}: {message}\n")
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        sys.stdout.write(_VERSION)
+        parser.exit()
+
+
+def parse(words: Sequence[str], tools: str) -> argparse.Namespace:
+    """The options. Exits on its own for --help, --version and mistakes. ``tools``: lines for the help."""
+    return _make_parser(tools).parse_args(_separated(words))
+
+
+def _separated(words: Sequence[str]) -> list[str]:
+    """-xf is -x -f for pcscd, while an option with an optional argument takes what follows it."""
+    result: list[str] = []
+    for word in words:
+        before, x, after = word.partition("x")
+        if before.startswith("-") and not before.startswith("--") and x and after.isalpha():
+            result += [f"{before}x", f"-{after}"]
+        else:
+            result.append(word)
+    return result
+
+
+def _make_parser(tools: str) -> _Parser:
+    parser = _Parser(
+        prog="pypcscd",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="A PC/SC resource manager daemon: lets programs share smart card readers.",
+        epilog=f"tools (pypcscd TOOL --help tells more):\n{tools}",
+    )
+    parser.add_argument("-v", "--version", action=_Version, nargs=0, help="show version and limits, and exit")
+    parser.add_argument(
+        "-f", "--foreground", action="store_true", help="stay in the foreground and log to stdout"
+    )
+    parser.add_argument(
+        "-H",
+        "--hotplug",
+        action="store_true",
+        help="have the running daemon look for readers again, and exit",
+    )
+    parser.add_argument(
+        "--socket",
+        metavar="PATH",
+        type=Path,
+        default=DEFAULT_SOCKET,
+        help="socket for clients (%(default)s); they find another one by PCSCLITE_CSOCK_NAME",
+    )
+    parser.add_argument(
+        "--settings",
+        metavar="FILE",
+        type=Path,
+        help=f"settings to be read instead of {DEFAULT_PATH} (see docs/settings.md)",
+    )
+    parser.add_argument(
+        "-x",
+        "--auto-exit",
+        metavar="SECONDS",
+        nargs="?",
+        type=_seconds,
+        const=_DEFAULT_AUTO_EXIT,
+        help="exit after so long without any client (%(const)g)",
+    )
+    _add_reader_options(parser)
+    _add_limit_options(parser)
+    _add_log_options(parser)
+    parser.add_argument("--disable-polkit", action="store_true", help="do not ask polkit whom to let in")
+    return parser
+
+
+def _add_reader_options(parser: argparse.ArgumentParser) -> None:
+    readers = parser.add_argument_group(
+        "readers",
+        "by default those on USB and those in /etc/reader.conf.d; --virtual and --vpcd replace them",
+    )
+    add_device_options(readers, "--virtual")
+    readers.add_argument("--no-usb", dest="usb", action="store_false", help="leave the readers on USB alone")
+    readers.add_argument(
+        "-S",
+        "--reader-name-no-serial",
+        action="store_true",
+        help="no serial numbers in the names of USB readers",
+    )
+    readers.add_argument(
+        "-I",
+        "--reader-name-no-interface",
+        action="store_true",
+        help="no interface names in the names of USB readers",
+    )
+    readers.add_argument(
+        "--force-reader-polling",
+        nargs="?",
+        metavar="N",
+        help="accepted for pcscd's sake; nothing is polled here that need not be",
+    )
+
+
+def _add_limit_options(parser: argparse.ArgumentParser) -> None:
+    limits = parser.add_argument_group("limits", "0 leaves one as it is, in the settings or by default")
+    for flags, limited in (
+        (("-t", "--max-thread"), "clients"),
+        (("-s", "--max-card-handle-per-thread"), "card handles of one client"),
+        (("-r", "--max-card-handle-per-reader"), "card handles on one reader"),
+    ):
+        limits.add_argument(*flags, metavar="N", type=_limit, default=0, help=f"most {limited} at a time")
+
+
+def _add_log_options(parser: argparse.ArgumentParser) -> None:
+    logs = parser.add_argument_group("log", "to the journal or syslog, with -f to standard output")
+    for flag, name in (("-d", "debug"), ("-i", "info"), ("-e", "error"), ("-C", "critical")):
+        logs.add_argument(
+            flag,
+            f"--{name}",
+            dest="level",
+            action="store_const",
+            const=name,
+            default="info",
+            help=f"lines of severity {name} and above{' (the default)' if name == 'info' else ''}",
+        )
+    logs.add_argument(
+        "-a", "--apdu", action="store_true", help="the APDUs of all clients, with PINs hidden, at every level"
+    )
+    logs.add_argument("-T", "--color", action="store_true", default=None, help="colours, with -f")
+
+
+def _seconds(text: str) -> float:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 1 on")
+    return float(text)
+
+
+def _limit(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
+    return int(text)
+
+
+def make_config(options: argparse.Namespace, environment: Mapping[str, str]) -> Config:
+    """Defaults, changed by the settings file, the environment and the options. Raises SettingsError."""
+    devices = chosen_devices(options)
+    reader_conf = options.reader_conf
+    if reader_conf is None and not devices and DEFAULT_READER_CONF.is_dir():
+        # A daemon that was asked for virtual readers has those only, unless -c adds native ones.
+        reader_conf = DEFAULT_READER_CONF
+    config = Config(
+        sockets=(SocketConfig(options.socket.absolute()),),
+        devices=devices,
+        reader_conf=reader_conf,
+        usb=not devices if options.usb is None else options.usb,
+        usb_may_be_missing=options.usb is None,
+        logs_apdus=options.apdu,
+        auto_exit=options.auto_exit,
+        polkit=not options.disable_polkit,
+    )
+    if options.settings is not None or DEFAULT_PATH.exists():
+        config = load(options.settings or DEFAULT_PATH, config)
+    usb_settings = config.usb_settings.with_environment(environment)
+    if options.reader_name_no_serial:
+        usb_settings = replace(usb_settings, serial_in_names=False)
+    if options.reader_name_no_interface:
+        usb_settings = replace(usb_settings, interface_in_names=False)
+    # As in pcscd, 0 leaves a limit as it is.
+    settings = replace(
+        config.settings,
+        handles_per_client=options.max_card_handle_per_thread or config.settings.handles_per_client,
+        handles_per_reader=options.max_card_handle_per_reader or config.settings.handles_per_reader,
+    )
+    return replace(
+        config,
+        settings=settings,
+        usb_settings=usb_settings,
+        max_clients=options.max_thread or config.max_clients,
+    )
