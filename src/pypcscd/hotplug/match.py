@@ -82,8 +82,7 @@ class Matcher:
             return "as udev says (PCSCLITE_IGNORE)"
         if rule.driver == settings.IGNORE:
             return f"as {rule.origin} says"
-        part = names.unwanted_part(base, self._wishes)
-        return "" if part is None else f'because "{part}" is among the names to be ignored'
+        return names.reason_to_ignore(base, self._wishes)
 
     def _named(self, config: DeviceConfig, base: str, rule: UsbRule, numbering: str) -> DeviceConfig:
         """The config with name and number, which are the same for all drivers of an interface."""

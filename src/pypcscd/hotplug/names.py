@@ -4,6 +4,10 @@ They are as pcscd makes them: the driver's friendly name, then the strings of in
 ``"ACME Reader [CCID Interface] (4711)"``.
 """
 
+from collections.abc import Iterable
+from dataclasses import replace
+
+from pypcscd.driver import DeviceConfig
 from pypcscd.hotplug.interface import UsbInterface
 from pypcscd.hotplug.settings import UsbSettings
 from pypcscd.manager.roster import cut
@@ -31,9 +35,27 @@ def extended(base: str, extension: str) -> str:
     return cut(base, room) + extension
 
 
-def unwanted_part(base: str, settings: UsbSettings) -> str | None:
-    """The first of the unwanted texts that is in the name, if one is."""
-    return next((part for part in settings.ignore_names if part in base), None)
+def reason_to_ignore(base: str, settings: UsbSettings) -> str:
+    """Why a reader of that name is not wanted; "" if it is."""
+    part = next((part for part in settings.ignore_names if part in base), None)
+    return "" if part is None else f'because "{part}" is among the names to be ignored'
+
+
+def filter_configured(
+    configs: Iterable[DeviceConfig], settings: UsbSettings
+) -> tuple[list[DeviceConfig], list[str]]:
+    """The wanted ones of devices that do not come by USB, with the extension; and what to say of the others.
+
+    As in pcscd, these two settings are for all readers.
+    """
+    wanted: list[DeviceConfig] = []
+    unwanted: list[str] = []
+    for config in configs:
+        if why := reason_to_ignore(config.name, settings):
+            unwanted.append(f"{config.name} ({config.origin}): left alone, {why}")
+        else:
+            wanted.append(replace(config, name=extended(config.name, settings.name_extension)))
+    return wanted, unwanted
 
 
 def _own_name(interface: UsbInterface) -> str:
