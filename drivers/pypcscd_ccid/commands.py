@@ -91,6 +91,7 @@ class Commands:
         self._in_flight = 0
         self._queue: deque[Pending] = deque()
         self._why_lost = ""
+        self.is_unplugged = False
         self._is_stopped = False
         self._timer: asyncio.TimerHandle | None = None
         #: when the timer fires
@@ -232,6 +233,7 @@ class Commands:
     def _out_failed(self, status: Status) -> None:
         """The first frame did not get out: its command failed, and the others go on."""
         if status is Status.NO_DEVICE:
+            self.is_unplugged = True
             self._lose("it was unplugged")
             return
         if status is not Status.CANCELLED:
@@ -336,6 +338,7 @@ class Commands:
 
     def _in_failed(self, status: Status) -> None:
         if status is Status.NO_DEVICE:
+            self.is_unplugged = True
             self._lose("it was unplugged")
             return
         self._note_failure(status, "bulk-IN")

@@ -37,6 +37,8 @@ _ENGLISH = 0x0409
 
 _SLOT_CHANGE = 0x50
 _HARDWARE_ERROR = 0x51
+#: what a reset at the port or a suspension without power leaves: neither cards nor parameters are kept
+_WAS_RESET = "the USB device was reset"
 #: failures of the interrupt pipe in a row, after which the reader is polled
 _MAX_FAILURES = 10
 
@@ -115,7 +117,12 @@ class CcidDevice(Device):
             self._interrupt_failed(error.status)
 
     def _interrupted(self, status: int, length: int) -> None:
-        if self._is_closed or status == Status.CANCELLED:
+        if self._is_closed:
+            return
+        if status == Status.CANCELLED:
+            # Not by us: the kernel took the interface away, as it does around a reset at the port.
+            self._commands.stop(_WAS_RESET)
+            self.note_loss(_WAS_RESET)
             return
         assert self._interrupt is not None
         if status != Status.COMPLETED:
@@ -178,6 +185,7 @@ class CcidDevice(Device):
     def note_loss(self, why: str) -> None:
         """The bulk pipes are dead; commands fail already."""
         self._is_closed = True
+        self.is_unplugged = self._commands.is_unplugged
         if self._timer is not None:
             self._timer.cancel()
         self.lost(why)
@@ -195,7 +203,11 @@ async def open_device(found: FoundInterface, *, allows_escape: bool) -> CcidDevi
         raise DeviceOpenError(str(error), permanent=True) from error
     except UsbError as error:
         await found.handle.close()
-        raise DeviceOpenError(f"talking to the reader failed: {error}") from error
+        raise DeviceOpenError(
+            f"talking to the reader failed: {error}",
+            is_gone=error.status is Status.NO_DEVICE,
+            reset_may_help=True,
+        ) from error
     except BaseException:
         await found.handle.close()
         raise
@@ -262,9 +274,11 @@ async def _wake_up(commands: Commands, quirk: Quirk) -> None:
             return
         except DriverError as error:
             if error.reason is Reason.NO_DEVICE:
-                raise DeviceOpenError("it was unplugged while it was opened") from error
+                raise DeviceOpenError("it was unplugged while it was opened", is_gone=True) from error
             why = error
-    raise DeviceOpenError(f"the reader does not answer ({why}); unplug it and plug it in again")
+    raise DeviceOpenError(
+        f"the reader does not answer ({why}); unplug it and plug it in again", reset_may_help=True
+    )
 
 
 async def _look_at_slots(device: CcidDevice, commands: Commands) -> None:
@@ -278,7 +292,7 @@ async def _look_at_slots(device: CcidDevice, commands: Commands) -> None:
         if isinstance(reply, bytes):
             slot.note_status(messages.icc_status(reply))
         elif isinstance(reply, DriverError) and reply.reason is Reason.NO_DEVICE:
-            raise DeviceOpenError("it was unplugged while it was opened") from reply
+            raise DeviceOpenError("it was unplugged while it was opened", is_gone=True) from reply
         else:
             slot.note_silence()
 

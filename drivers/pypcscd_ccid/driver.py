@@ -18,9 +18,6 @@ from pypcscd_ccid.finder import Finder, Wanted
 _log = logging.getLogger("pypcscd.ccid")
 
 _OPTIONS = ("bus", "address", "vendor", "product", "interface", "escape")
-#: libusb is given this many steps, of so many seconds, to notice a device that the kernel has announced
-_NOTICE_STEPS = 50
-_NOTICE_STEP = 0.02
 
 
 class CcidDriver(Driver):
@@ -28,14 +25,13 @@ class CcidDriver(Driver):
 
     def __init__(self) -> None:
         self._finder: Finder | None = None
+        self._loading = asyncio.Lock()
 
     async def open(self, config: DeviceConfig) -> CcidDevice:
         """Open a reader. Raises DeviceOpenError."""
         wanted, allows_escape = read_options(config.options)
-        if self._finder is None:
-            self._finder = finder.load()
-        await self._wait_for(self._finder, wanted)
-        found = self._finder.open(wanted, config.name)
+        usb = await self._get_finder()
+        found = await usb.open(wanted, config.name)
         device = await open_device(found, allows_escape=allows_escape)
         descriptor = device.facts.descriptor
         _log.info(
@@ -53,17 +49,21 @@ class CcidDriver(Driver):
         )
         return device
 
+    async def reset(self, config: DeviceConfig) -> bool:
+        wanted, _ = read_options(config.options)
+        usb = await self._get_finder()
+        return await usb.reset(wanted)
+
     async def close(self) -> None:
         if self._finder is not None:
             self._finder.close()
             self._finder = None
 
-    async def _wait_for(self, usb: Finder, wanted: Wanted) -> None:
-        """libusb hears of new devices by itself, which may be later than we did."""
-        for _ in range(_NOTICE_STEPS):
-            if usb.is_there(wanted):
-                return
-            await asyncio.sleep(_NOTICE_STEP)
+    async def _get_finder(self) -> Finder:
+        async with self._loading:
+            if self._finder is None:
+                self._finder = Finder(await finder.in_thread(finder.load))
+            return self._finder
 
 
 _LEVELS: Mapping[Level, str] = {

@@ -12,7 +12,7 @@ from pypcscd.scard import Protocol
 from pypcscd_ccid import device as devices
 from pypcscd_ccid import messages
 from pypcscd_ccid import slot as slots
-from pypcscd_ccid.libusb import Status
+from pypcscd_ccid.libusb import Kind, Status
 from pypcscd_ccid.slot import CcidSlot
 
 T0 = Protocol.T0
@@ -530,6 +530,7 @@ async def test_a_pipe_that_always_fails_is_the_end(bench: Bench, monkeypatch: py
     gone = asyncio.get_running_loop().create_future()
     bench.device.lost = gone.set_result
     assert "in a row" in await gone
+    assert not bench.device.is_unplugged
     with pytest.raises(DriverError) as refused:
         await slot.transmit(T0, APDU)
     assert refused.value.reason is Reason.NO_DEVICE
@@ -543,8 +544,22 @@ async def test_removal_fails_everything_at_once(eight: Bench) -> None:
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert [error.reason for error in results if isinstance(error, DriverError)] == [Reason.NO_DEVICE] * 8
     assert eight.lost == ["it was unplugged"]
+    assert eight.device.is_unplugged
     with pytest.raises(DriverError) as refused:
         await eight.device.slots[0].power_on()
+    assert refused.value.reason is Reason.NO_DEVICE
+
+
+async def test_a_reset_at_the_port_is_the_end_but_no_unplugging(bench: Bench) -> None:
+    """The kernel takes the interface away: its transfers end as if we had cancelled them."""
+    slot = await ready(bench)
+    (pipe,) = (urb for urb in bench.libusb.pending.values() if urb.kind is Kind.INTERRUPT)
+    pipe.complete(status=Status.CANCELLED)
+    await turns()
+    assert bench.lost == ["the USB device was reset"]
+    assert not bench.device.is_unplugged
+    with pytest.raises(DriverError) as refused:
+        await slot.transmit(T0, APDU)
     assert refused.value.reason is Reason.NO_DEVICE
 
 
