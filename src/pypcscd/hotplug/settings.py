@@ -25,6 +25,7 @@ class UsbRule:
 
     vendor: int | None = None
     product: int | None = None
+    #: spaces around it do not count
     serial: str | None = None
     #: the port as the kernel names it: "1-2.3"
     port: str | None = None
@@ -48,7 +49,7 @@ class UsbRule:
         pairs = (
             (self.vendor, interface.vendor),
             (self.product, interface.product),
-            (self.serial, interface.serial),
+            (self.serial, interface.serial.strip()),
             (self.port, interface.port),
             (self.interface, interface.number),
         )
