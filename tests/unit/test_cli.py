@@ -41,7 +41,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["-f", "-c", "/no/such/place"], "/no/such/place does not exist"),
         (["-f", "surplus"], "unrecognized arguments: surplus"),
         (["-f", "--bogus"], "unrecognized arguments: --bogus"),
-        (["-f", "--auto-exit=0"], "'0' is not a number of seconds from 1 on"),
+        (["-f", "--auto-exit=0"], "'0' is not a number of seconds above 0"),
         (["-t", "-1"], "'-1' is not a number from 0 on"),
         (["-t", "x"], "'x' is not a number from 0 on"),
     ],
@@ -128,6 +128,7 @@ def test_relative_paths_mean_the_directory_of_the_start(
         (("-x", "30"), 30),
         (("--auto-exit",), 60),
         (("--auto-exit=5",), 5),
+        (("--auto-exit=0.5",), 0.5),
         (("--auto",), 60),
     ],
 )
