@@ -1,0 +1,50 @@
+"""What an installed system has, and where."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+#: unit files, man pages and more; in the source tree these are links to where people look for them
+FILES = Path(__file__).parents[2] / "files"
+
+SOCKET_UNIT = "pcscd.socket"
+SERVICE_UNIT = "pcscd.service"
+UNITS = PurePosixPath("/etc/systemd/system")
+SYSUSERS = PurePosixPath("/etc/sysusers.d/pypcscd.conf")
+USER = "pcscd"
+#: standard folders for programs; one that lies elsewhere gets a link here
+LINKS = PurePosixPath("/usr/local/bin")
+
+_PROGRAM = b"@program@"
+_COPIES = (
+    ("systemd/pcscd.socket", UNITS / SOCKET_UNIT),
+    ("systemd/pcscd-admin.socket", UNITS / "pcscd-admin.socket"),
+    ("systemd/pcscd@.socket", UNITS / "pcscd@.socket"),
+    ("systemd/pcscd.service", UNITS / SERVICE_UNIT),
+    ("systemd/pypcscd.sysusers", SYSUSERS),
+    ("systemd/pypcscd.rules", PurePosixPath("/etc/udev/rules.d/92-pypcscd.rules")),
+    ("man/pypcscd.8", PurePosixPath("/usr/local/share/man/man8/pypcscd.8")),
+    ("man/pypcscd.toml.5", PurePosixPath("/usr/local/share/man/man5/pypcscd.toml.5")),
+    ("pypcscd.bash", PurePosixPath("/usr/local/share/bash-completion/completions/pypcscd")),
+)
+_FOUND_ANYWAY = (PurePosixPath("/usr/local/bin"), PurePosixPath("/usr/bin"))
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file, or a link, as it is to be."""
+
+    #: in the installed system, absolute
+    path: PurePosixPath
+    #: of a file its bytes, of a link where it points to
+    content: bytes
+    is_link: bool = False
+
+
+def wanted(program: PurePosixPath) -> Iterator[Item]:
+    """Everything that belongs to an installation in which ``program`` is run."""
+    for source, path in _COPIES:
+        content = (FILES / source).read_bytes()
+        yield Item(path, content.replace(_PROGRAM, bytes(program)))
+    if program.parent not in _FOUND_ANYWAY:
+        yield Item(LINKS / "pypcscd", bytes(program), is_link=True)
