@@ -70,6 +70,17 @@ def test_everything(path: Path) -> None:
     )
 
 
+def test_the_example_of_the_manual(path: Path) -> None:
+    """It can be read, and says everything that can be said."""
+    page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
+    example = page[page.index("[usb]\n") : page.index("```\n", page.index("[usb]\n"))]
+    (rule,) = loaded(path, example).rules
+    usual = UsbRule(origin=rule.origin)
+    assert [name for name, value in vars(rule).items() if value == vars(usual)[name]] == ["origin"]
+    named = {line.split(" =")[0] for line in example.splitlines()}
+    assert {name for name in vars(UsbSettings()) if name != "rules"} <= named
+
+
 def test_what_is_not_said_stays(path: Path) -> None:
     before = UsbSettings(serial_in_names=False, ignore_names=("x",))
     assert loaded(path, "[usb]\nname_extension = 'y'\n", before) == UsbSettings(
