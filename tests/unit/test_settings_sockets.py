@@ -131,7 +131,7 @@ def test_nothing_said_is_everybody(path: Path) -> None:
 
 def test_what_the_page_shows_is_right(path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
-    everything, banks = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    everything, fixed, banks = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     config = loaded(path, everything.replace('"anna"', '"root"').replace('"smartcard"', '"root"'))
     assert config.client_rules == (ClientRule(48, False, "/app/bin/*", 0, True),)
     assert config.sockets[1].access == AccessRule(frozenset({0, 1001}), frozenset({0}))
@@ -139,6 +139,7 @@ def test_what_the_page_shows_is_right(path: Path) -> None:
         ("Virtual PCD 00 0?",),
         ("Virtual PCD 00 1?",),
     ]
+    assert [rule.index for rule in loaded(path, fixed).usb_settings.rules] == [None, 1]
     message = re.search(r"^`(/etc/pypcscd.toml:14: users: there is no user .*)`$", page, re.MULTILINE)
     assert message is not None
     text = "[[socket]]\npath = '/a'\n" + "\n" * 10 + "users = [\n'ana']\n"
