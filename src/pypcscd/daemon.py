@@ -148,11 +148,14 @@ class Daemon:
         wanted: list[DeviceConfig] = []
         mistaken: set[str] = set()
         if path is not None:
-            from pypcscd.hotplug import readerconf
+            from pypcscd.hotplug import names, readerconf
 
-            wanted, errors = await asyncio.to_thread(readerconf.load, path)
+            configured, errors = await asyncio.to_thread(readerconf.load, path)
             for error in errors:
                 log.error("%s", error)
+            wanted, unwanted = names.filter_configured(configured, self._config.usb_settings)
+            for line in unwanted:
+                log.info("%s", line)
             mistaken = {error.origin for error in errors}
         # Whatever came from a file that has a mistake now is kept: it may have been meant to stay.
         kept = [
