@@ -179,6 +179,7 @@ MODELS: dict[str, Device] = {
     "polled": _reader(
         0x0B0C, 0x0052, "Polled reader", features=SHORT_APDU | 0x4BA, interrupt=False, **_OMNIKEY
     ),
+    "gemalto": _reader(0x08E6, 0x3437, "USB SmartCard Reader", features=TPDU | 0x230, max_data_rate=344086),
     "octsim": Device(
         0x1D50, 0x6141, product_name="sysmoOCTSIM", interfaces=(Interface(OCTSIM, label="CCID"),)
     ),
@@ -191,5 +192,14 @@ MODELS["composite"] = replace(
     interfaces=(
         Interface(Functional(features=SHORT_APDU | 0x4BA), label="Contact"),
         Interface(Functional(features=EXTENDED_APDU | 0x4BA, max_message=2048), label="Contactless"),
+    ),
+)
+# a keyboard with a card reader in it: only the second interface is one
+MODELS["keyboard"] = replace(
+    MODELS["short"],
+    product_name="Keyboard",
+    interfaces=(
+        Interface(interface_class=0x03, protocol=1),
+        Interface(Functional(features=SHORT_APDU | 0x4BA)),
     ),
 )

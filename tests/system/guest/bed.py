@@ -154,6 +154,9 @@ class Bed(Client):
         else:
             program = Path(sys.executable).with_name("pypcscd")
             self._command = [str(program), "-f", "--usb", "-c", str(empty)]
+        #: what the daemon is started with besides, from the next start on
+        self.options: list[str] = []
+        self.environment: dict[str, str] = {}
         self.simulator = Simulator()
         #: how the readers are listed; libpcsclite itself may have room for 16 only
         self.list: Callable[[], list[str]] = self.readers
@@ -165,7 +168,9 @@ class Bed(Client):
         SOCKET.with_name("pcscd.pid").unlink(missing_ok=True)
         started = time.monotonic()
         with self.log.open("ab") as out:
-            self.process = subprocess.Popen(self._command, stdout=out, stderr=out)
+            self.process = subprocess.Popen(
+                self._command + self.options, stdout=out, stderr=out, env=os.environ | self.environment
+            )
         self._group = Path(f"/sys/fs/cgroup/daemon{self.process.pid}")
         self._group.mkdir()
         (self._group / "cgroup.procs").write_text(str(self.process.pid))
@@ -208,8 +213,12 @@ class Bed(Client):
         self.simulator.__exit__()
 
     @contextmanager
-    def reader(self, model: str, cards: dict[str, Any] | None = None, **changes: Any) -> Iterator["Reader"]:
-        """A reader plugged in and listed; at the end it is pulled, and must vanish."""
+    def reader(
+        self, model: str, cards: dict[str, Any] | None = None, *, slots: int = 0, **changes: Any
+    ) -> Iterator["Reader"]:
+        """A reader plugged in and listed; at the end it is pulled, and must vanish.
+
+        ``slots``: how many there will be, if not as many as its interfaces have together."""
         before = set(self.list())
         self._plugged += 1
         name = f"reader{self._plugged}"
@@ -217,7 +226,7 @@ class Bed(Client):
         self.simulator.plug(name, model, cards, **changes)
         reader = Reader(self, name)
         interfaces = self.simulator.state(name)["interfaces"]
-        expected = sum(len(interface["present"]) for interface in interfaces)
+        expected = slots or sum(len(interface["present"]) for interface in interfaces)
 
         def listed() -> list[str] | None:
             assert self.alive, "the daemon has died"
