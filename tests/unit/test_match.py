@@ -278,6 +278,23 @@ def test_fixed_numbers_stay_free_for_their_readers() -> None:
     assert plug_in("1") == ("ccid", 0)
 
 
+def test_two_readers_of_one_name_have_different_numbers_with_different_drivers_too() -> None:
+    rules = (UsbRule(port="1-1", driver="/opt/libx.so"),)
+    roster = Roster()
+
+    def plug_in(port: str) -> tuple[str, int]:
+        (config,) = match(replace(READER, port=port), rules=rules).configs
+        return config.numbering, roster.allocate_number(config.numbering, name=config.name)
+
+    assert plug_in("1-1") == ("/opt/libx.so", 0)
+    assert plug_in("1-2") == ("ccid", 1)
+    assert roster.allocate_number("ccid", name="Other") == 0
+    assert roster.allocate_number("/opt/libx.so", name="Other") == 1
+    roster.release_number("/opt/libx.so", 0)
+    assert plug_in("1-3") == ("ccid", 2)
+    assert plug_in("1-1") == ("/opt/libx.so", 0)
+
+
 def test_names_of_the_installed_libccid() -> None:
     bundles, _ = load_bundles([Path("/usr/lib/pcsc/drivers")])
     if not any(found.is_class_driver for found in bundles):

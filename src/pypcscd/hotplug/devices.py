@@ -165,7 +165,9 @@ class DeviceKeeper:
         first = wanted.configs[0]
         try:
             await self._wait_for_turn(wanted)
-            number = self._manager.roster.allocate_number(first.numbering, first.number, first.spared_numbers)
+            number = self._manager.roster.allocate_number(
+                first.numbering, first.number, first.spared_numbers, name=first.name
+            )
             try:
                 await self._keep_open(wanted, number)
             finally:

@@ -82,7 +82,8 @@ class Roster:
         #: shows every reader
         self.everything = View(("*",))
         self._views = [self.everything]
-        self._numbers: dict[str, set[int]] = {}
+        #: for each group the numbers that are taken, and the names that they go with
+        self._numbers: dict[str, dict[int, str]] = {}
 
     def add_view(self, patterns: Sequence[str]) -> View:
         """A new view, which shows what is there already if it matches."""
@@ -94,20 +95,25 @@ class Roster:
     def __iter__(self) -> Iterator[Reader]:
         return self.everything.readers()
 
-    def allocate_number(self, group: str, wish: int | None = None, spared: Collection[int] = ()) -> int:
-        """A reader number that is free in the group; it is taken until it is released.
+    def allocate_number(
+        self, group: str, wish: int | None = None, spared: Collection[int] = (), *, name: str = ""
+    ) -> int:
+        """A reader number that is free in the group, and for the name; it is taken until it is released.
 
-        The wish if it is free, else the lowest number that is not in ``spared``.
+        The wish if it is free, else the lowest number that is not in ``spared``. ``name``: without
+        numbers; two drivers, which number their readers apart, may have readers of the same name.
         """
-        taken = self._numbers.setdefault(group, set())
+        ours = self._numbers.setdefault(group, {})
+        taken = set(ours)
+        taken.update(n for numbers in self._numbers.values() for n in numbers if numbers[n] == name != "")
         number = wish
         if number is None or number in taken:
             number = next(n for n in itertools.count() if n not in taken and n not in spared)
-        taken.add(number)
+        ours[number] = name
         return number
 
     def release_number(self, group: str, number: int) -> None:
-        self._numbers[group].discard(number)
+        del self._numbers[group][number]
 
     def add(self, readers: Sequence[Reader]) -> None:
         """Show these readers of one device. Raises ValueError if one has the name of another."""
