@@ -104,8 +104,8 @@ class DeviceConfig:
     origin: str = ""
     #: the reader number it shall have; None, or taken already: the lowest that is free
     number: int | None = None
-    #: the numbers that are kept for others
-    spared_numbers: frozenset[int] = frozenset()
+    #: the numbers that are kept for others; that these have changed makes it no other device
+    spared_numbers: frozenset[int] = field(default=frozenset(), compare=False)
 
 
 #: states of an Answer; plain numbers, because they are looked at for every APDU

@@ -278,6 +278,14 @@ def test_fixed_numbers_stay_free_for_their_readers() -> None:
     assert plug_in("1") == ("ccid", 0)
 
 
+def test_a_number_that_is_fixed_for_others_changes_nothing_for_a_reader() -> None:
+    """It would be closed and opened when the settings are read again."""
+    before = match(READER)
+    after = match(READER, rules=(UsbRule(serial="1", index=0),))
+    assert after == before
+    assert after.configs[0].spared_numbers == {0}
+
+
 def test_two_readers_of_one_name_have_different_numbers_with_different_drivers_too() -> None:
     rules = (UsbRule(port="1-1", driver="/opt/libx.so"),)
     roster = Roster()
