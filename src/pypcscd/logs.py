@@ -40,7 +40,7 @@ def configure(
     if SOCKET.exists() and (in_background or _is_journal(stream)):
         handlers.append(JournalHandler(is_reader))
     elif in_background:
-        handlers += _syslog()
+        handlers.append(_syslog())
     else:
         handlers.append(_readable(stream, colours=colours))
     if in_background:
@@ -103,14 +103,15 @@ def _is_journal(stream: TextIO) -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
-def _syslog() -> list[logging.Handler]:
+def _syslog() -> logging.Handler:
     # Not needed where there is a journal.
     from logging.handlers import SysLogHandler
 
-    try:
-        handler = SysLogHandler(_SYSLOG, facility=SysLogHandler.LOG_DAEMON)
-    except OSError:
-        return []
+    class Syslog(SysLogHandler):
+        def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+            """There is no syslog, or not at the moment; nobody is there to be told."""
+
+    handler = Syslog(_SYSLOG, facility=SysLogHandler.LOG_DAEMON)
     handler.ident = f"pypcscd[{os.getpid()}]: "
     handler.setFormatter(logging.Formatter("%(message)s"))
-    return [handler]
+    return handler

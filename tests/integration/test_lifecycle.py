@@ -1,12 +1,14 @@
 """How a daemon starts beside what it finds, and what it leaves."""
 
+import os
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,11 +19,14 @@ from harness import (
     VPCD_LIBRARY,
     Background,
     Daemon,
+    alive,
     client_env,
     free_ports,
     missing,
+    run_client,
     wait_for,
 )
+from wire import WireClient
 
 
 def pid_file(daemon: Daemon) -> Path:
@@ -115,3 +120,239 @@ def test_cards_are_powered_off_at_the_end(
         assert not daemon.path.exists()
         assert not pid_file(daemon).exists()
         assert "Traceback" not in daemon.log
+
+
+# --- in the background ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def background(short_dir: Path) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """Start a daemon without -f; whatever is left of it at the end is ended."""
+    path = short_dir / "pcscd.comm"
+
+    def start(*words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+        command = [PYPCSCD, "--socket", path, *words]
+        # whoever waits for the end of the output waits for ever if the daemon holds on to it
+        return subprocess.run(
+            command, env=client_env(None, env), capture_output=True, text=True, timeout=20, check=False
+        )
+
+    yield start
+    pid_path = path.with_suffix(".pid")
+    if pid_path.exists():
+        pid = int(pid_path.read_text())
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: not alive(pid), "the end of the daemon in the background")
+
+
+def test_in_the_background(
+    short_dir: Path, background: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """Who started it goes on when the daemon serves, and the daemon has left terminal and directory."""
+    done = background("--virtual", "hello")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    with WireClient(short_dir / "pcscd.comm", timeout=1) as client:
+        client.establish()
+        assert [reader.present for reader in client.readers()] == [True]
+    pid = int((short_dir / "pcscd.pid").read_text())
+    process = Path(f"/proc/{pid}")
+    assert os.getsid(pid) == pid
+    assert (process / "cwd").readlink() == Path("/")
+    assert {str((process / "fd" / str(number)).readlink()) for number in range(3)} == {"/dev/null"}
+    os.kill(pid, signal.SIGHUP)
+    os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: not alive(pid), "the end")
+    assert list(short_dir.iterdir()) == []
+
+
+def test_in_the_background_it_says_why_it_does_not_start(
+    short_dir: Path, background: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    assert background("--virtual", "hello").returncode == 0
+    second = background("--virtual", "hello")
+    assert second.returncode == 1
+    assert "already running" in second.stderr
+
+
+def test_a_death_without_a_word(short_dir: Path) -> None:
+    """pcscd's exit status for it."""
+    kill = "import os; os.kill(os.getpid(), 9)"
+    (short_dir / "deadly.py").write_text(f"{kill}\nclass Card: pass\n")
+    command = [PYPCSCD, "--socket", short_dir / "pcscd.comm", "--virtual", "deadly:Card"]
+    done = subprocess.run(command, cwd=short_dir, capture_output=True, timeout=20, check=False)
+    assert done.returncode == 2
+
+
+def test_a_command_line_is_refused_as_by_pcscd(short_dir: Path) -> None:
+    program = shutil.which("pcscd", path="/usr/sbin:/sbin")
+    if program is None:
+        missing("pcscd is not installed")
+    for words in (["--bogus"], ["surplus"], ["-t"], ["-h"], ["--version"], ["-H"], ["-fH"]):
+        ours, theirs = (
+            subprocess.run(
+                ["unshare", "--mount", "sh", "-ec", 'mount -t tmpfs none /run; exec "$0" "$@"', one, *words],
+                capture_output=True,
+                timeout=20,
+                check=False,
+            )
+            for one in (PYPCSCD, program)
+        )
+        assert ours.returncode == theirs.returncode, (words, ours, theirs)
+
+
+# --- signals ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGALRM])
+def test_an_orderly_end_is_a_success(start_daemon: Callable[..., Daemon], signum: signal.Signals) -> None:
+    daemon = start_daemon("--virtual", "hello", readers=1)
+    with WireClient(daemon.path) as client:
+        client.establish()
+        assert daemon.end(signum) == 0
+        assert client.closed_by_daemon()
+    assert f"stopping ({signum.name})" in daemon.log
+    assert not daemon.path.exists()
+
+
+def test_signals_that_end_nothing(start_daemon: Callable[..., Daemon]) -> None:
+    daemon = start_daemon("--virtual", "hello", readers=1)
+    for signum in (signal.SIGHUP, signal.SIGPIPE, signal.SIGUSR1):
+        daemon.process.send_signal(signum)
+    daemon.wait_for_line("looking for readers (SIGUSR1)")
+    daemon.wait_for_line("reloaded")
+    assert len(daemon.readers()) == 1
+
+
+def test_signals_before_it_serves_end_nothing(short_dir: Path) -> None:
+    """Also those that come before there is an event loop."""
+    with Daemon(short_dir, ["--virtual", "hello"]) as daemon:
+        wait_for(
+            lambda: ignores(daemon.process.pid, signal.SIGHUP) or daemon.path.exists(), "the first moments"
+        )
+        for signum in (signal.SIGHUP, signal.SIGUSR1):
+            daemon.process.send_signal(signum)
+        daemon.wait_ready(1)
+        daemon.stop()
+
+
+def ignores(pid: int, signum: int) -> bool:
+    line = next(
+        line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigIgn:")
+    )
+    return bool(int(line.split()[1], 16) & 1 << signum - 1)
+
+
+def test_hotplug_option(start_daemon: Callable[..., Daemon], short_dir: Path) -> None:
+    command = [PYPCSCD, "--socket", short_dir / "pcscd.comm", "--hotplug"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 1
+    assert "no daemon is running on" in done.stderr
+    daemon = start_daemon("--virtual", "hello", readers=1)
+    assert subprocess.run(command, capture_output=True, timeout=20, check=False).returncode == 0
+    daemon.wait_for_line("looking for readers (SIGUSR1)")
+    daemon.stop()
+    # the number in a pid file that was left behind may be anybody's
+    with subprocess.Popen(["sleep", "60"]) as innocent:
+        pid_file(daemon).write_text(f"{innocent.pid}\n")
+        assert subprocess.run(command, capture_output=True, timeout=20, check=False).returncode == 1
+        assert innocent.poll() is None
+        innocent.kill()
+
+
+def test_a_given_up_reader_is_tried_again(
+    start_daemon: Callable[..., Daemon], native_conf: tuple[Path, Path]
+) -> None:
+    """A driver that is broken is given up; once it is repaired, SIGUSR1 is enough."""
+    folder, library = native_conf
+    good = library.with_name("repaired.so")
+    good.write_bytes(b"no library")
+    (folder / "aborting").write_text(f'FRIENDLYNAME "Broken"\nLIBPATH {good}\nCHANNELID 1\n')
+    daemon = start_daemon("-c", folder, readers=None)
+    daemon.wait_for_line("serving on")
+    assert daemon.readers() == []
+    # not written over: that file may be in use
+    fresh = good.with_name("fresh.so")
+    fresh.write_bytes(library.read_bytes())
+    fresh.rename(good)
+    daemon.process.send_signal(signal.SIGUSR1)
+    daemon.wait_ready(1)
+
+
+#: a card that keeps the whole daemon busy when it is to be powered off
+STUBBORN = """
+import time
+from pypcscd_virtual.card import Card as Base
+
+class Card(Base):
+    def power_off(self):
+        while True:
+            time.sleep(0.1)
+"""
+#: one that keeps only itself busy
+SLOW = """
+import asyncio
+from pypcscd_virtual.card import Card as Base
+
+class Card(Base):
+    async def power_off(self):
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("card", "times", "why"),
+    [
+        (STUBBORN, 1, "a device did not close within"),
+        (SLOW, 1, "a device did not close within"),
+        (SLOW, 3, "it was told so three times"),
+    ],
+)
+def test_the_end_comes_in_any_case(short_dir: Path, card: str, times: int, why: str) -> None:
+    (short_dir / "stubborn.py").write_text(card)
+    path, log = short_dir / "pcscd.comm", short_dir / "log"
+    command = ["sh", "-c", f'cd {short_dir}; exec "$0" "$@"', PYPCSCD, "-f", "--socket", path]
+    with Background([*command, "--virtual", "stubborn:Card"], log, client_env(None)) as daemon:
+        daemon.wait_for_line("serving on")
+        for number in range(times):
+            daemon.process.send_signal(signal.SIGTERM)
+            # signals of one kind that come together are one
+            daemon.wait_for_line(("stopping", "one more", "ended")[number])
+        assert daemon.wait(15) == 1
+    assert f"ended at once because {why}" in daemon.log
+    assert not path.exists()
+    assert not path.with_suffix(".pid").exists()
+
+
+# --- log lines --------------------------------------------------------------------------------
+
+
+def test_apdus_are_logged_at_every_level(start_daemon: Callable[..., Daemon]) -> None:
+    daemon = start_daemon("-C", "-a", "--virtual", "hello", readers=1)
+    command = [sys.executable, CLIENTS / "exchange.py", "hello"]
+    done = run_client(daemon, [*command, "00A4040006F00000000101", "0020000104313233FF"])
+    assert done.returncode == 0
+    daemon.wait_for_line("APDU: 00 A4 04 00 06 F0 00 00 00 01 01\n")
+    daemon.wait_for_line("SW: 6A 82\n")
+    daemon.wait_for_line("APDU: 00 20 00 01 04 ** ** ** **\n")
+    assert "31 32 33" not in daemon.log
+    assert "serving on" not in daemon.log
+
+
+def test_who_does_not_want_to_read_on_ends_nothing(short_dir: Path) -> None:
+    """``pypcscd -f | head``."""
+    path = short_dir / "pcscd.comm"
+    command = [str(PYPCSCD), "-f", "--socket", str(path), "--virtual", "hello"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as daemon:
+        assert daemon.stdout is not None
+        assert daemon.stderr is not None
+        daemon.stdout.readline()
+        daemon.stdout.close()
+        wait_for(path.exists, "the socket")
+        daemon.send_signal(signal.SIGUSR1)
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(10) == 0
+        assert daemon.stderr.read() == ""
