@@ -1,10 +1,10 @@
 """The composition root: the only place where the parts of the daemon meet."""
 
 import asyncio
-import contextlib
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pypcscd.activation import Inherited
 from pypcscd.client_sockets import ClientSockets, shown
@@ -13,8 +13,10 @@ from pypcscd.control.admin import AdminSocket
 from pypcscd.driver import DeviceConfig
 from pypcscd.hotplug.devices import DeviceKeeper
 from pypcscd.hotplug.drivers import Drivers, report_missing_parts
-from pypcscd.hotplug.usb import HotplugError, UsbWatcher, watch_usb
 from pypcscd.manager.manager import Manager
+
+if TYPE_CHECKING:
+    from pypcscd.hotplug.udev import UsbWatcher
 
 log = logging.getLogger("pypcscd.daemon")
 
@@ -112,17 +114,17 @@ class Daemon:
                 async with reader.commands:
                     reader.let_rest()
         await self._change_native_devices(config.reader_conf)
-        await self.rescan()
+        self.devices.try_all_again()
+        if self._usb is not None:
+            from pypcscd.hotplug.udev import load_matcher
+
+            await self._usb.reload(await load_matcher(config.usb_settings))
 
     async def rescan(self) -> None:
-        """Try those devices again that were given up."""
-        given_up = list(self.devices.given_up)
-        self.devices.given_up.clear()
-        for device in given_up:
-            with contextlib.suppress(ValueError):  # not wanted any more
-                await self.devices.remove(device)
-                log.info("%s: trying again", device.name)
-                self.devices.add(device)
+        """Look for USB readers, and try those devices again that are not open."""
+        self.devices.try_all_again()
+        if self._usb is not None:
+            await self._usb.rescan()
 
     # --- devices ------------------------------------------------------------------------------
 
@@ -131,17 +133,19 @@ class Daemon:
             self.devices.add(device)
         await self._change_native_devices(self._config.reader_conf)
         if self._config.usb:
-            self._watch_usb()
+            await self._watch_usb()
 
-    def _watch_usb(self) -> None:
+    async def _watch_usb(self) -> None:
+        from pypcscd.hotplug.udev import HotplugError, watch_usb
+
         try:
-            self._usb = watch_usb(self.devices)
+            self._usb = await watch_usb(self.devices, self._config.usb_settings)
         except HotplugError as error:
             if not self._config.usb_may_be_missing:
                 raise DaemonError(str(error)) from error
             log.warning("no USB readers: %s", error)
         else:
-            self._usb.start()
+            await self._usb.start(self._config.settle_bound)
 
     async def _change_native_devices(self, path: Path | None) -> None:
         """Want the devices of reader.conf, and no others; those that are unchanged are not touched."""

@@ -138,7 +138,9 @@ class DeviceKeeper:
     async def close(self) -> None:
         """Give all devices up, side by side."""
         all_wanted, self._wanted = self._wanted, []
+        leaving = list(self._closing)
         await self._end(all_wanted)
+        await asyncio.gather(*leaving, return_exceptions=True)
 
     def _find(self, config: DeviceConfig) -> _Wanted | None:
         return next((wanted for wanted in self._wanted if wanted.configs[0] == config), None)
@@ -146,6 +148,8 @@ class DeviceKeeper:
     def _try_again(self, wanted: _Wanted) -> None:
         wanted.changed.set()
         if wanted.task is not None and wanted.task.done():
+            if wanted.is_given_up:
+                log.info("%s (%s): trying again", wanted.name, wanted.origin)
             wanted.is_given_up = False
             self._start(wanted)
 

@@ -1,0 +1,209 @@
+"""USB readers as they come and go: what is plugged in, made into devices that are to be kept open.
+
+An event is taken for a hint to look at a port: what sysfs shows then is what counts. So it does not
+matter how often and in which order things are told after a reset, a resume or a new enumeration. Only
+"remove" counts by itself: what was removed has to be closed even if it is there again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from pypcscd.eager import Background
+from pypcscd.hotplug import scan
+from pypcscd.hotplug.bundles import load_bundles
+from pypcscd.hotplug.devices import DeviceKeeper
+from pypcscd.hotplug.interface import UsbInterface
+from pypcscd.hotplug.match import Match, Matcher
+from pypcscd.hotplug.scan import Scanner
+from pypcscd.hotplug.settings import UsbSettings
+from pypcscd.hotplug.sources import Source, open_source
+
+log = logging.getLogger("pypcscd.usb")
+
+#: where nobody prepares a device, it may take so many steps, of so many seconds, until its file is there
+_NODE_STEPS = 40
+_NODE_STEP = 0.05
+
+
+class HotplugError(Exception):
+    """USB readers cannot be found; the message says why and what to do."""
+
+
+class _Port:
+    """A port, and what is known of the device in it."""
+
+    def __init__(self) -> None:
+        #: what is plugged in, and what is done with it, by the kernel's name of the interface
+        self.known: dict[str, tuple[UsbInterface, Match]] = {}
+        #: the devices that are being closed
+        self.leaving: set[asyncio.Task[None]] = set()
+        #: how many changes were told
+        self.changes = 0
+        self.is_looking = False
+
+
+class UsbWatcher:
+    """Keeps a device wanted for each reader that is plugged in, from ``start`` to ``close``."""
+
+    def __init__(self, devices: DeviceKeeper, matcher: Matcher, source: Source, scanner: Scanner) -> None:
+        """``watch_usb`` makes one for this system."""
+        self._devices = devices
+        self._matcher = matcher
+        self._source = source
+        self._scanner = scanner
+        self._ports: dict[str, _Port] = {}
+        self._background = Background(log)
+
+    async def start(self, bound: float) -> None:
+        """Follow what changes, and want what is there; waits ``bound`` seconds at most for that."""
+        self._source.start(self._note_change, self._note_missed)
+        await asyncio.wait([self._spawn(self.rescan())], timeout=bound)
+
+    def close(self) -> None:
+        """Follow nothing any more; the devices are left to their keeper."""
+        self._source.close()
+        self._background.cancel()
+
+    async def reload(self, matcher: Matcher) -> None:
+        """Other rules: what is to be driven differently is closed and opened anew, the rest is left alone."""
+        self._matcher = matcher
+        await self.rescan()
+
+    async def rescan(self) -> None:
+        """Look at all ports; when this returns what is there is wanted, and nothing else."""
+        changes_before = {name: port.changes for name, port in self._ports.items()}
+        found = await asyncio.to_thread(self._scanner.ports)
+        looks = []
+        # in the order of the scan, because reader numbers are given in that order
+        for name in [*found, *(name for name in self._ports if name not in found)]:
+            port = self._port(name)
+            if port.is_looking or port.changes != changes_before.get(name, 0):
+                # What was found may be out of date.
+                port.changes += 1
+                if not port.is_looking:
+                    looks.append(self._spawn(self._look(name, port)))
+            else:
+                looks.append(self._spawn(self._look(name, port, found.get(name, []))))
+        await asyncio.gather(*looks)
+
+    # --- what is told -------------------------------------------------------------------------
+
+    def _note_change(self, action: str, name: str) -> None:
+        port_name, is_interface, _ = name.partition(":")
+        if is_interface and action in ("bind", "unbind"):
+            # That is what we do ourselves when a reader is opened and closed.
+            return
+        port = self._port(port_name)
+        port.changes += 1
+        if action == "remove":
+            for gone in [name] if is_interface else list(port.known):
+                self._drop(port, gone, "unplugged")
+        elif not port.is_looking:
+            self._spawn(self._look(port_name, port))
+
+    def _note_missed(self) -> None:
+        self._spawn(self.rescan())
+
+    # --- a port -------------------------------------------------------------------------------
+
+    def _port(self, name: str) -> _Port:
+        return self._ports.setdefault(name, _Port())
+
+    async def _look(self, name: str, port: _Port, found: list[UsbInterface] | None = None) -> None:
+        """Do what a look at the port asks for. ``found``: what was seen there a moment ago."""
+        port.is_looking = True
+        try:
+            while True:
+                changes = port.changes
+                if found is None:
+                    found = await self._read(name)
+                if port.changes == changes:
+                    await self._apply(port, found)
+                if port.changes == changes:
+                    return
+                found = None
+        finally:
+            port.is_looking = False
+
+    async def _read(self, name: str) -> list[UsbInterface]:
+        found = await asyncio.to_thread(self._scanner.port, name)
+        if not self._source.is_prepared:
+            for _ in range(_NODE_STEPS):
+                if await asyncio.to_thread(scan.have_nodes, found):
+                    break
+                await asyncio.sleep(_NODE_STEP)
+        return found
+
+    async def _apply(self, port: _Port, found: list[UsbInterface]) -> None:
+        changes = port.changes
+        matches = {interface.sys_name: self._matcher.match(interface) for interface in found}
+        for name in list(port.known):
+            if name not in matches:
+                self._drop(port, name, "unplugged")
+        for interface in found:
+            known = port.known.get(interface.sys_name)
+            match = matches[interface.sys_name]
+            if known is not None and known[1] != match:
+                self._drop(port, interface.sys_name, "" if match.why else _why_dropped(known[0], interface))
+        if port.leaving:
+            # Their numbers, and the interfaces that they have claimed, are needed.
+            await asyncio.wait(port.leaving)
+            if port.changes != changes:
+                return
+        before = None
+        for interface in found:
+            match = matches[interface.sys_name]
+            is_known = interface.sys_name in port.known
+            port.known[interface.sys_name] = (interface, match)
+            if not match.configs:
+                if match.why and not is_known:
+                    log.info("%s", match.why)
+                continue
+            first = match.configs[0]
+            if is_known:
+                self._devices.try_again(first)
+            else:
+                log.info("%s: plugged in (%s)", first.name, first.origin)
+                self._devices.add(*match.configs, after=before)
+            before = first
+
+    def _drop(self, port: _Port, name: str, why: str) -> None:
+        _, match = port.known.pop(name, (None, Match()))
+        if match.configs:
+            leaving = asyncio.get_running_loop().create_task(self._devices.remove(match.configs[0], why))
+            port.leaving.add(leaving)
+            leaving.add_done_callback(port.leaving.discard)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.adopt(task)
+        return task
+
+
+def _why_dropped(before: UsbInterface, now: UsbInterface) -> str:
+    if (before.bus, before.address) != (now.bus, now.address):
+        return "plugged in again"
+    return "to be driven differently from now on"
+
+
+async def load_matcher(settings: UsbSettings) -> Matcher:
+    """The rules, and the drivers that vendors have installed."""
+    bundles, mistakes = await asyncio.to_thread(load_bundles, settings.driver_directories)
+    for mistake in mistakes:
+        log.error("%s", mistake)
+    return Matcher(bundles, settings)
+
+
+async def watch_usb(devices: DeviceKeeper, settings: UsbSettings) -> UsbWatcher:
+    """A watcher for this system. Raises HotplugError."""
+    try:
+        source = await asyncio.to_thread(open_source)
+        scanner = await asyncio.to_thread(Scanner)
+    except ImportError as error:
+        raise HotplugError(
+            f"USB readers need pyudev and libudev ({error}); install them (pip install pyudev, the package "
+            "libudev1), or start without --usb"
+        ) from error
+    return UsbWatcher(devices, await load_matcher(settings), source, scanner)

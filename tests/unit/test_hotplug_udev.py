@@ -1,0 +1,607 @@
+"""USB interfaces made into devices as they come, go and change, on a system that is ours."""
+
+import asyncio
+import errno
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from pypcscd.driver import DeviceConfig
+from pypcscd.hotplug import scan, sources
+from pypcscd.hotplug import udev as udev_module
+from pypcscd.hotplug.interface import UsbInterface
+from pypcscd.hotplug.match import Match, Matcher
+from pypcscd.hotplug.scan import Scanner
+from pypcscd.hotplug.settings import UsbSettings
+from pypcscd.hotplug.sources import NetlinkSource, SlowScan, Source
+from pypcscd.hotplug.udev import UsbWatcher
+
+
+def interface(port: str = "1-2", number: int = 0, address: int = 17, **more: Any) -> UsbInterface:
+    usual: dict[str, Any] = {"vendor": 0x076B, "product": 0x3031, "kind": 0x0B, "endpoints": 3}
+    return UsbInterface(
+        sys_name=f"{port}:1.{number}",
+        port=port,
+        node=f"/dev/bus/usb/001/{address:03}",
+        bus=1,
+        address=address,
+        number=number,
+        manufacturer="ACME",
+        product_name="Reader",
+        **(usual | more),
+    )
+
+
+class Ports:
+    """``Scanner``: what is plugged in, as a test wants it."""
+
+    def __init__(self) -> None:
+        self.present: dict[str, list[UsbInterface]] = {}
+        self.looks: list[str] = []
+        #: the look at a port waits for its gate
+        self.gates: dict[str, threading.Event] = {}
+        self.main = threading.get_ident()
+
+    def plug(self, *interfaces: UsbInterface) -> None:
+        self.present[interfaces[0].port] = list(interfaces)
+
+    def ports(self) -> dict[str, list[UsbInterface]]:
+        assert threading.get_ident() != self.main, "the event loop must not wait for sysfs"
+        self.looks.append("*")
+        found = {port: list(interfaces) for port, interfaces in self.present.items()}
+        if "*" in self.gates:
+            assert self.gates["*"].wait(5)
+        return found
+
+    def port(self, name: str) -> list[UsbInterface]:
+        assert threading.get_ident() != self.main, "the event loop must not wait for sysfs"
+        self.looks.append(name)
+        found = list(self.present.get(name, []))
+        if name in self.gates:
+            assert self.gates[name].wait(5)
+        return found
+
+
+class News(Source):
+    def __init__(self, *, is_prepared: bool = True) -> None:
+        self.is_prepared = is_prepared
+        self.tell: Callable[[str, str], None] = self._not_started
+        self.tell_missed: Callable[[], None] = lambda: None
+        self.is_closed = False
+
+    def _not_started(self, action: str, name: str) -> None:
+        raise AssertionError("not started")
+
+    def start(self, tell: Callable[[str, str], None], tell_missed: Callable[[], None]) -> None:
+        self.tell, self.tell_missed = tell, tell_missed
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class Keeper:
+    """As much of DeviceKeeper as is used."""
+
+    def __init__(self) -> None:
+        self.wanted: list[tuple[DeviceConfig, ...]] = []
+        self.after: list[DeviceConfig | None] = []
+        self.history: list[str] = []
+        #: closing a device waits for this
+        self.gate: asyncio.Event | None = None
+
+    @property
+    def addresses(self) -> list[str]:
+        return [configs[0].options["address"] for configs in self.wanted]
+
+    def add(self, *configs: DeviceConfig, after: DeviceConfig | None = None) -> None:
+        assert all(configs[0] != one[0] for one in self.wanted)
+        self.wanted.append(configs)
+        self.after.append(after)
+        self.history.append(f"add {configs[0].options['address']}")
+
+    def try_again(self, config: DeviceConfig) -> None:
+        self.history.append(f"again {config.options['address']}")
+
+    async def remove(self, config: DeviceConfig, why: str = "") -> None:
+        found = next(configs for configs in self.wanted if configs[0] == config)
+        self.wanted.remove(found)
+        if self.gate is not None:
+            await self.gate.wait()
+        self.history.append(f"remove {config.options['address']}: {why}")
+
+
+class Scene:
+    def __init__(self, *, is_prepared: bool = True) -> None:
+        self.ports = Ports()
+        self.news = News(is_prepared=is_prepared)
+        self.keeper = Keeper()
+        keeper: Any = self.keeper
+        ports: Any = self.ports
+        self.watcher = UsbWatcher(keeper, Matcher([], UsbSettings()), self.news, ports)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not condition():
+                await asyncio.sleep(0.002)
+
+    async def until_wanted(self, *addresses: str) -> None:
+        await self.until(lambda: self.keeper.addresses == list(addresses))
+
+    async def until_looked(self, count: int) -> None:
+        await self.until(lambda: len(self.ports.looks) == count)
+
+
+@pytest_asyncio.fixture
+async def scene() -> AsyncIterator[Scene]:
+    scene = Scene()
+    yield scene
+    scene.watcher.close()
+    assert scene.news.is_closed
+    for gate in scene.ports.gates.values():
+        gate.set()
+
+
+async def test_what_is_there_is_wanted_in_the_order_of_the_scan(scene: Scene) -> None:
+    scene.ports.plug(interface("1-1", kind=0x03, address=4))
+    scene.ports.plug(interface("1-2", 1, 7, endpoints=2), interface("1-2", 3, 7))
+    scene.ports.plug(interface("1-3", address=5))
+    await scene.watcher.start(5)
+    assert scene.keeper.addresses == ["7", "7", "5"]
+    first, second, third = (configs[0] for configs in scene.keeper.wanted)
+    assert (first.options["interface"], second.options["interface"]) == ("1", "3")
+    # the interfaces of a device one after the other, as their order decides about reader numbers
+    assert scene.keeper.after == [None, first, None]
+    assert third.name == "ACME Reader"
+
+
+async def test_readers_come_and_go(scene: Scene) -> None:
+    await scene.watcher.start(5)
+    scene.ports.plug(interface())
+    for action, name in (("add", "1-2"), ("add", "1-2:1.0"), ("bind", "1-2:1.0"), ("bind", "1-2")):
+        scene.news.tell(action, name)
+    await scene.until_wanted("17")
+    del scene.ports.present["1-2"]
+    for action, name in (("unbind", "1-2:1.0"), ("remove", "1-2:1.0"), ("unbind", "1-2"), ("remove", "1-2")):
+        scene.news.tell(action, name)
+    await scene.until_wanted()
+    scene.ports.plug(interface(address=18))
+    scene.news.tell("add", "1-2")
+    await scene.until_wanted("18")
+    assert [entry for entry in scene.keeper.history if "again" not in entry] == [
+        "add 17",
+        "remove 17: unplugged",
+        "add 18",
+    ]
+
+
+async def test_what_is_seen_twice_is_added_once(scene: Scene) -> None:
+    """Plugged in after the monitor began to listen, and before the scan came by."""
+    scene.ports.plug(interface())
+    await scene.watcher.start(5)
+    scene.news.tell("add", "1-2:1.0")
+    await scene.until(lambda: "again 17" in scene.keeper.history)
+    assert scene.keeper.addresses == ["17"]
+
+
+async def test_opening_and_closing_a_reader_is_no_news(scene: Scene) -> None:
+    """The kernel tells when a program claims an interface, also when it is us."""
+    scene.ports.plug(interface())
+    await scene.watcher.start(5)
+    for _ in range(3):
+        scene.news.tell("unbind", "1-2:1.0")
+        scene.news.tell("bind", "1-2:1.0")
+    await asyncio.sleep(0.02)
+    assert scene.ports.looks == ["*"]
+    assert scene.keeper.history == ["add 17"]
+
+
+async def test_a_new_address_without_a_removal_is_opened_anew(scene: Scene) -> None:
+    scene.ports.plug(interface())
+    await scene.watcher.start(5)
+    scene.ports.plug(interface(address=18))
+    scene.news.tell("change", "1-2")
+    await scene.until_wanted("18")
+    assert scene.keeper.history == ["add 17", "remove 17: plugged in again", "add 18"]
+
+
+async def test_what_returns_waits_until_what_was_there_is_closed(scene: Scene) -> None:
+    scene.ports.plug(interface())
+    await scene.watcher.start(5)
+    scene.keeper.gate = asyncio.Event()
+    scene.news.tell("remove", "1-2:1.0")
+    scene.ports.plug(interface(address=18))
+    scene.news.tell("add", "1-2:1.0")
+    await scene.until_looked(2)
+    await asyncio.sleep(0.02)
+    assert scene.keeper.addresses == []
+    scene.keeper.gate.set()
+    await scene.until_wanted("18")
+
+
+async def test_a_removal_counts_even_if_the_reader_is_there_again(scene: Scene) -> None:
+    """With the same address, as after "authorized" was 0 and 1: nothing that was open works any more."""
+    scene.ports.plug(interface())
+    await scene.watcher.start(5)
+    scene.news.tell("remove", "1-2:1.0")
+    scene.news.tell("add", "1-2:1.0")
+    await scene.until(lambda: scene.keeper.history == ["add 17", "remove 17: unplugged", "add 17"])
+
+
+async def test_what_changes_during_a_look_is_looked_at_again(scene: Scene) -> None:
+    await scene.watcher.start(5)
+    scene.ports.plug(interface())
+    gate = scene.ports.gates["1-2"] = threading.Event()
+    scene.news.tell("add", "1-2:1.0")
+    await scene.until_looked(2)
+    del scene.ports.present["1-2"]
+    scene.news.tell("remove", "1-2:1.0")
+    gate.set()
+    await scene.until_looked(3)
+    await asyncio.sleep(0.02)
+    assert scene.keeper.history == []
+
+
+async def test_a_port_that_is_locked_delays_no_other(scene: Scene) -> None:
+    await scene.watcher.start(5)
+    scene.ports.gates["1-1"] = threading.Event()
+    scene.ports.plug(interface("1-1", address=4))
+    scene.ports.plug(interface("1-2", address=5))
+    scene.news.tell("add", "1-1:1.0")
+    scene.news.tell("add", "1-2:1.0")
+    await scene.until_wanted("5")
+    scene.ports.gates["1-1"].set()
+    await scene.until_wanted("5", "4")
+
+
+async def test_the_start_does_not_wait_for_ever(scene: Scene) -> None:
+    gate = scene.ports.gates["*"] = threading.Event()
+    scene.ports.plug(interface())
+    await scene.watcher.start(0.01)
+    assert scene.keeper.addresses == []
+    gate.set()
+    await scene.until_wanted("17")
+
+
+async def test_udev_may_change_its_mind_about_a_reader(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    scene.ports.plug(interface(is_ignored=True))
+    await scene.watcher.start(5)
+    assert scene.keeper.addresses == []
+    for is_ignored in (False, True, True, False):
+        scene.ports.plug(interface(is_ignored=is_ignored))
+        looks = len(scene.ports.looks)
+        scene.news.tell("change", "1-2")
+        await scene.until_looked(looks + 1)
+        await scene.until(lambda ignored=is_ignored: scene.keeper.addresses == ([] if ignored else ["17"]))
+    ignored = [record for record in caplog.records if "PCSCLITE_IGNORE" in record.getMessage()]
+    assert len(ignored) == 2, "said once each time that it changes"
+
+
+async def test_other_rules_touch_only_whom_they_concern(scene: Scene) -> None:
+    scene.ports.plug(interface("1-1", address=4))
+    scene.ports.plug(interface("1-2", address=5))
+    await scene.watcher.start(5)
+
+    class Rules(Matcher):
+        def match(self, interface: UsbInterface) -> Match:
+            match = super().match(interface)
+            if interface.address == 5:
+                return Match(tuple(replace(config, name="Mine") for config in match.configs))
+            return match
+
+    await scene.watcher.reload(Rules([], UsbSettings()))
+    assert [configs[0].name for configs in scene.keeper.wanted] == ["ACME Reader", "Mine"]
+    assert scene.keeper.history == [
+        "add 4",
+        "add 5",
+        "again 4",
+        "remove 5: to be driven differently from now on",
+        "add 5",
+    ]
+
+
+async def test_a_rescan_finds_what_nobody_told(scene: Scene) -> None:
+    scene.ports.plug(interface("1-1", address=4))
+    await scene.watcher.start(5)
+    del scene.ports.present["1-1"]
+    scene.ports.plug(interface("1-2", address=5))
+    scene.news.tell_missed()
+    await scene.until_wanted("5")
+
+
+async def test_what_is_told_during_a_rescan_is_newer(scene: Scene) -> None:
+    scene.ports.plug(interface())
+    await scene.watcher.start(5)
+    gate = scene.ports.gates["*"] = threading.Event()
+    rescan = asyncio.ensure_future(scene.watcher.rescan())
+    await scene.until_looked(2)
+    scene.ports.plug(interface(address=18))
+    scene.news.tell("remove", "1-2:1.0")
+    scene.news.tell("add", "1-2:1.0")
+    await scene.until_wanted("18")
+    gate.set()
+    await rescan
+    assert scene.keeper.addresses == ["18"]
+    assert [entry for entry in scene.keeper.history if "again" not in entry] == [
+        "add 17",
+        "remove 17: unplugged",
+        "add 18",
+    ]
+
+
+async def test_without_udev_the_devices_file_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(is_prepared=False)
+    answers = [False, False, True]
+    monkeypatch.setattr(udev_module, "_NODE_STEP", 0.001)
+    monkeypatch.setattr("pypcscd.hotplug.scan.have_nodes", lambda interfaces: answers.pop(0))
+    await scene.watcher.start(5)
+    scene.ports.plug(interface())
+    scene.news.tell("add", "1-2:1.0")
+    await scene.until_wanted("17")
+    assert answers == []
+    scene.watcher.close()
+
+
+# --- where news come from ---------------------------------------------------------------------
+
+
+async def test_a_slow_scan_tells_what_is_different(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_INTERVAL", 0.001)
+    states = [
+        {"usb1": "1"},
+        {"usb1": "1"},
+        {"usb1": "1", "1-2": "17", "1-2:1.0": ""},
+        {"usb1": "1", "1-2": "18", "1-2:1.0": ""},
+        {"usb1": "1"},
+    ]
+    source = SlowScan(lambda: states.pop(0) if len(states) > 1 else states[0])
+    told: list[tuple[str, str]] = []
+    source.start(lambda action, name: told.append((action, name)), lambda: None)
+    async with asyncio.timeout(5):
+        while len(told) < 6:
+            await asyncio.sleep(0.001)
+    assert told == [
+        ("add", "1-2"),
+        ("add", "1-2:1.0"),
+        ("remove", "1-2"),
+        ("add", "1-2"),
+        ("remove", "1-2"),
+        ("remove", "1-2:1.0"),
+    ]
+    source.close()
+
+
+class Monitor:
+    """As much of pyudev.Monitor as is used; what is to be read is written by a test."""
+
+    def __init__(self, error: OSError | None = None) -> None:
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK)
+        self.error = error
+        self.events: deque[Any] = deque()
+        self.is_started = False
+
+    def filter_by(self, subsystem: str) -> None:
+        assert subsystem == "usb"
+
+    def start(self) -> None:
+        if self.error is not None:
+            raise self.error
+        self.is_started = True
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def poll(self, timeout: float) -> Any:
+        assert timeout == 0
+        if not self.events:
+            os.eventfd_read(self.fd)
+            return None
+        event = self.events.popleft()
+        if isinstance(event, OSError):
+            raise event
+        return event
+
+    def send(self, *events: Any) -> None:
+        self.events.extend(events)
+        os.eventfd_write(self.fd, 1)
+
+
+@pytest.fixture
+def monitor() -> Iterator[Monitor]:
+    monitor = Monitor()
+    yield monitor
+    os.close(monitor.fd)
+
+
+async def test_udev_tells(monitor: Monitor, caplog: pytest.LogCaptureFixture) -> None:
+    source = NetlinkSource(monitor, is_prepared=True)
+    assert monitor.is_started, "what comes between listing and monitoring would be lost"
+    told: list[tuple[str, ...]] = []
+    source.start(lambda action, name: told.append((action, name)), lambda: told.append(("missed",)))
+    monitor.send(
+        SimpleNamespace(action="add", sys_name="1-2"),
+        SimpleNamespace(action="bind", sys_name="1-2:1.0"),
+        OSError(errno.ENOBUFS, "No buffer space available"),
+        SimpleNamespace(action="remove", sys_name="1-2"),
+    )
+    async with asyncio.timeout(5):
+        while len(told) < 4:
+            await asyncio.sleep(0)
+    assert told == [("add", "1-2"), ("bind", "1-2:1.0"), ("missed",), ("remove", "1-2")]
+    assert "dropped news of USB devices" in caplog.text
+    source.close()
+    monitor.send(SimpleNamespace(action="add", sys_name="1-2"))
+    await asyncio.sleep(0.01)
+    assert len(told) == 4
+
+
+@pytest.mark.parametrize(
+    ("has_udev", "error", "origin", "kind", "said"),
+    [
+        (True, None, "udev", NetlinkSource, ""),
+        (False, None, "kernel", NetlinkSource, "udev is not running"),
+        (True, OSError(errno.EPERM, "refused"), "udev", SlowScan, "netlink sockets are refused"),
+    ],
+)
+def test_the_best_source_is_taken(
+    has_udev: bool,
+    error: OSError | None,
+    origin: str,
+    kind: type[Source],
+    said: str,
+    monitor: Monitor,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    pyudev = pytest.importorskip("pyudev")
+    asked: list[str] = []
+
+    def from_netlink(_context: object, source: str) -> Monitor:
+        asked.append(source)
+        return monitor
+
+    monitor.error = error
+    monkeypatch.setattr(pyudev.Monitor, "from_netlink", from_netlink)
+    monkeypatch.setattr(sources, "_UDEV_SOCKET", tmp_path if has_udev else tmp_path / "missing")
+    source = sources.open_source()
+    assert asked == [origin]
+    assert type(source) is kind
+    assert source.is_prepared is (kind is NetlinkSource and has_udev)
+    assert said in caplog.text
+    assert bool(said) is bool(caplog.text)
+
+
+# --- sysfs ------------------------------------------------------------------------------------
+
+
+def test_what_is_in_sysfs_changes_the_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "_DEVICES", tmp_path)
+    (tmp_path / "1-2").mkdir()
+    (tmp_path / "1-2" / "devnum").write_text("17\n")
+    (tmp_path / "1-2:1.0").mkdir()
+    (tmp_path / "1-3").mkdir()
+    assert scan.fingerprint() == {"1-2": "17\n", "1-2:1.0": "", "1-3": ""}
+    monkeypatch.setattr(scan, "_DEVICES", tmp_path / "missing")
+    assert scan.fingerprint() == {}
+
+
+def test_a_file_may_not_be_there_yet(tmp_path: Path) -> None:
+    here = replace(interface(), node=str(tmp_path))
+    assert scan.have_nodes([here])
+    assert not scan.have_nodes([here, replace(here, node=str(tmp_path / "missing"))])
+
+
+class Udev:
+    """As much of pyudev as is used for looking."""
+
+    class DeviceNotFoundError(Exception):
+        pass
+
+    def __init__(self, *found: "UdevDevice") -> None:
+        self.found = found
+        self.contexts = 0
+        self.Devices = self
+
+    def Context(self) -> "Udev":  # noqa: N802
+        self.contexts += 1
+        return self
+
+    def from_name(self, _context: object, subsystem: str, name: str) -> "UdevDevice":
+        assert subsystem == "usb"
+        parents = (device.parent for device in self.found)
+        found = next((parent for parent in parents if parent and parent.sys_name == name), None)
+        if found is None:
+            raise self.DeviceNotFoundError
+        return found
+
+    def list_devices(self, **wanted: Any) -> Iterator["UdevDevice"]:
+        parent = wanted.pop("parent", None)
+        assert wanted == {"subsystem": "usb", "DEVTYPE": "usb_interface"}
+        for device in self.found:
+            if parent is None or device.sys_path.startswith(parent.sys_path):
+                yield device
+
+
+class UdevDevice:
+    """As much of pyudev.Device as is used."""
+
+    device_node: str | None = None
+
+    def __init__(self, path: str, parent: "UdevDevice | None" = None, **attributes: str) -> None:
+        self.sys_path = path
+        self.sys_name = path.rpartition("/")[2]
+        self.attributes = {name: value.encode() for name, value in attributes.items()}
+        self.properties: dict[str, str] = {}
+        self.parent = parent
+
+    def find_parent(self, subsystem: str, device_type: str) -> "UdevDevice | None":
+        assert (subsystem, device_type) == ("usb", "usb_device")
+        return self.parent
+
+
+def udev_device(path: str = "1-2", **attributes: str) -> UdevDevice:
+    usual = {"idVendor": "076b", "idProduct": "3031", "busnum": "1", "devnum": "17"}
+    return UdevDevice(f"/sys/devices/usb1/{path}", **(usual | attributes))
+
+
+def udev_interface(parent: UdevDevice | None, number: str = "00", **more: str) -> UdevDevice:
+    path = parent.sys_path if parent else "/sys/1-2"
+    name = path.rpartition("/")[2]
+    usual = {"bInterfaceNumber": number, "bInterfaceClass": "0b", "bNumEndpoints": "03"}
+    return UdevDevice(f"{path}/{name}:1.{int(number, 16)}", parent, **(usual | more))
+
+
+def test_looking_at_all_ports_and_at_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub, reader = udev_device("1-2", devnum="4"), udev_device("1-2/1-2.1", serial="4711")
+    gone = udev_device("1-3")
+    del gone.attributes["devnum"]
+    udev = Udev(
+        udev_interface(reader, "0a", interface="CCID Interface\n"),
+        udev_interface(reader, "00", bInterfaceClass="03"),
+        udev_interface(hub, bInterfaceClass="09"),
+        udev_interface(gone),
+        udev_interface(None),
+    )
+    monkeypatch.setitem(sys.modules, "pyudev", udev)
+    scanner = Scanner()
+    ports = scanner.ports()
+    assert list(ports) == ["1-2.1", "1-2"]
+    keyboard, ccid = scanner.port("1-2.1")
+    assert ports["1-2.1"] == [keyboard, ccid]
+    assert (ccid.number, ccid.label, ccid.serial, ccid.address) == (10, "CCID Interface", "4711", 17)
+    assert ccid.node == "/dev/bus/usb/001/017"
+    assert [interface.kind for interface in scanner.port("1-2")] == [9]
+    assert scanner.port("1-3") == scanner.port("1-4") == []
+    assert udev.contexts == 1
+    assert not ccid.is_ignored
+    reader.properties["PCSCLITE_IGNORE"] = "1"
+    assert scanner.port("1-2.1")[0].is_ignored
+
+
+async def test_threads_do_not_share_a_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    udev = Udev(udev_interface(udev_device()))
+    monkeypatch.setitem(sys.modules, "pyudev", udev)
+    meet = threading.Barrier(2, timeout=5)
+    list_devices = udev.list_devices
+
+    def slow(**wanted: Any) -> Iterator[UdevDevice]:
+        meet.wait()
+        yield from list_devices(**wanted)
+
+    udev.list_devices = slow  # type: ignore[method-assign]
+    scanner = Scanner()
+    for _ in range(3):
+        await asyncio.gather(asyncio.to_thread(scanner.ports), asyncio.to_thread(scanner.port, "1-2"))
+    assert udev.contexts == 2
