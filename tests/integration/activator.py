@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from harness import PYPCSCD, client_env
+from harness import PYPCSCD, client_env, wait_for
 
 # The variable needs the daemon's own number, so it is set by the process that becomes the daemon.
 _BECOME = """
@@ -90,6 +90,13 @@ class Activator:
             )
         self.starts += 1
         return self._process
+
+    def stop_daemon(self) -> None:
+        """As ``systemctl stop`` of the service, but not of the socket; returns when it has ended."""
+        assert self._process is not None
+        ended = len(self.statuses)
+        self._process.terminate()
+        wait_for(lambda: len(self.statuses) > ended, "the end of the daemon")
 
     def _run(self) -> None:
         while True:
