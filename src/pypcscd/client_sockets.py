@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pypcscd.activation import Inherited
+from pypcscd.authority import ChosenAuthority
 from pypcscd.config import Config, DaemonError
 from pypcscd.manager.manager import Manager
 from pypcscd.server.door import Door
@@ -31,6 +32,7 @@ class ClientSockets:
         self._manager = manager
         self._inherited = inherited
         self._open: dict[Path, _Open] = {}
+        self._authority = ChosenAuthority()
         #: in step with what is open; shared with those who look at the sessions
         self.listeners: list[Listener] = []
         #: called whenever a connection has come or gone
@@ -57,6 +59,7 @@ class ClientSockets:
 
     def open(self, config: Config) -> None:
         """Open what is configured; connections wait until ``start``. Raises DaemonError."""
+        self._authority.choose(config)
         for wanted in self._wanted(config):
             self._add(wanted, config)
 
@@ -83,12 +86,14 @@ class ClientSockets:
             for path in new:
                 self._remove(path)
             raise
+        self._authority.choose(config)
         for path in [path for path in self._open if path not in wanted]:
             log.info("the socket %s is not configured any more; it is closed", path)
             self._remove(path)
         for path, one in wanted.items():
             listener = self._open[path].listener
             listener.door.reconfigure(one, config.client_rules)
+            listener.door.authority = self._authority.current
             listener.max_clients = config.max_clients
         for path in new:
             log.info("serving on %s too", path)
@@ -110,6 +115,7 @@ class ClientSockets:
             one.instance.release()
         self._open.clear()
         self.listeners.clear()
+        self._authority.close()
 
     def _wanted(self, config: Config) -> list[SocketConfig]:
         """What is configured; where sockets were handed over, the first takes the place of our own."""
@@ -141,6 +147,7 @@ class ClientSockets:
             instance.release()
             raise DaemonError(f"cannot listen on {wanted.path}: {error.strerror or error}") from error
         door = Door(self._manager, wanted, config.client_rules)
+        door.authority = self._authority.current
         if self.listeners:
             # whoever watches the others watches this one too
             door.opened = self.listeners[0].door.opened

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from pypcscd.driver import DeviceConfig
 from pypcscd.hotplug.settings import UsbSettings
 from pypcscd.manager.settings import Settings
-from pypcscd.server.rules import ClientRule, SocketConfig
+from pypcscd.server.rules import EVERYBODY, AccessRule, ClientRule, SocketConfig
 
 DEFAULT_SOCKET = Path("/run/pcscd/pcscd.comm")
 DEFAULT_READER_CONF = Path("/etc/reader.conf.d")
@@ -46,8 +46,12 @@ class Config:
     logs_apdus: bool = False
     #: seconds without any client after which the daemon ends; None: never
     auto_exit: float | None = None
-    #: polkit is asked whom to let in
+    #: polkit is asked whom to let in, if this daemon is the system's own
     polkit: bool = True
+    #: and also if it is not
+    polkit_is_required: bool = False
+    #: who is let in without asking polkit; if it names nobody, only root is
+    trusted: AccessRule = EVERYBODY
 
 
 def virtual_devices(cards: Sequence[str]) -> list[DeviceConfig]:

@@ -57,7 +57,12 @@ class _ListOf:
         return value
 
 
-_TABLES = ("clients", "limits", "power", "reader", "client", "socket", "usb")
+_TABLES = ("clients", "limits", "power", "reader", "client", "socket", "usb", "access")
+_ACCESS: _Converters = {
+    "polkit": values.truth,
+    "users": _ListOf(values.user, may_be_empty=True),
+    "groups": _ListOf(values.group, may_be_empty=True),
+}
 _LIMITS: _Converters = dict.fromkeys(("clients", "handles_per_client", "handles_per_reader"), values.count)
 _POWER: _Converters = {"down_delay": values.delay}
 _CLIENTS: _Converters = {"table_size": values.table_size}
@@ -156,8 +161,12 @@ class _Reader:
             ReaderRule(table["name"], table["power_down_delay"])
             for table in self._array("reader", content, _READER, required=("name", "power_down_delay"))
         ]
+        access = self._table("access", content, _ACCESS)
         return replace(
             config,
+            polkit=config.polkit and access.get("polkit", True),
+            polkit_is_required=access.get("polkit", False),
+            trusted=_access_rule(access),
             settings=replace(config.settings, reader_rules=tuple(rules), **limits, **power),
             max_clients=max_clients,
             client_rules=tuple(_client_rule(table) for table in self._array("client", content, _CLIENT)),
@@ -275,15 +284,19 @@ def _client_rule(table: _Table) -> ClientRule:
     )
 
 
+def _access_rule(table: _Table) -> AccessRule:
+    users, groups = (frozenset(table[key]) if key in table else None for key in ("users", "groups"))
+    return AccessRule(users, groups)
+
+
 def _socket(table: _Table, known: SocketConfig, origin: str) -> SocketConfig:
     """``known`` with what a [[socket]] says."""
-    users, groups = (frozenset(table[key]) if key in table else None for key in ("users", "groups"))
     return replace(
         known,
         readers=tuple(table.get("readers", known.readers)),
         table_size=table.get("table_size", known.table_size),
         has_short_names=table.get("short_names", known.has_short_names),
-        access=AccessRule(users, groups),
+        access=_access_rule(table),
         mode=table.get("mode", known.mode),
         owner=table.get("owner", known.owner),
         group=table.get("group", known.group),

@@ -128,10 +128,10 @@ def test_manual_pages_can_be_read(staged: Staged) -> None:
 
 @pytest.mark.timeout(300)
 def test_a_rule_for_each_reader_that_hides_its_class(staged: Staged) -> None:
-    from pypcscd.hotplug import usb
+    from pypcscd.hotplug import match
 
     rules = (staged.root / "etc/udev/rules.d/92-pypcscd.rules").read_text()
     named = re.findall(
         r'^ATTR\{idVendor\}=="(\w{4})", ATTR\{idProduct\}=="(\w{4})", GROUP', rules, re.MULTILINE
     )
-    assert {(int(vendor, 16), int(product, 16)) for vendor, product in named} == usb._VENDOR_CLASS_READERS
+    assert {(int(vendor, 16), int(product, 16)) for vendor, product in named} == match._VENDOR_CLASS_READERS

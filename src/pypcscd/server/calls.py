@@ -87,6 +87,8 @@ class Calls:
         #: the readers last shown to a client whose WAIT is not answered with them
         self._shown: tuple[ReaderStatus, ...] | None = None
         self._is_denied = False
+        #: decides on each SCardConnect, given the reader's name; None: all are allowed
+        self.may_use: Callable[[str], Awaitable[bool]] | None = None
         #: pcsc-lite 1.6.5 does not say that it has stopped waiting; an event would be out of place then
         self._forgets_to_stop = False
         self._methods: dict[Command, Callable[[Request], Awaitable[bytes]]] = {
@@ -116,6 +118,10 @@ class Calls:
     def deny(self) -> None:
         """This client may do nothing: every call is refused, CMD_VERSION with the reason."""
         self._is_denied = True
+
+    def admit(self) -> None:
+        """Take ``deny`` back."""
+        self._is_denied = False
 
     async def answer(self, request: Request) -> bytes:
         """Carry out a request.
@@ -181,10 +187,13 @@ class Calls:
 
     async def _connect(self, request: Request) -> bytes:
         body = cast(Connect, request.body)
+        reader = self._full_name(body.reader_name)
+        if self.may_use is not None and not await self.may_use(reader):
+            raise PcscError(ReturnCode.W_SECURITY_VIOLATION)
         card, protocol = await self._manager.connect(
             self._client,
             body.context,
-            self._full_name(body.reader_name),
+            reader,
             body.share_mode,
             body.preferred_protocols,
         )

@@ -1,7 +1,7 @@
 """One client socket: what it shows, to whom, and how."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from pypcscd.manager.manager import Manager
 from pypcscd.manager.roster import View
@@ -11,6 +11,21 @@ from pypcscd.server.calls import TableCache
 from pypcscd.server.rules import ClientRule, SocketConfig
 
 _RECEIVE_BUFFER_SIZE = 128 * 1024
+
+
+class Authority(Protocol):
+    """Somebody who is asked about clients that no rule has decided on."""
+
+    @property
+    def needs_groups(self) -> bool:
+        """It wants to know the groups of a client."""
+
+    def trusts(self, peer: Peer) -> bool:
+        """The client is not asked about."""
+
+    async def may_connect(self, peer: Peer) -> bool: ...
+
+    async def may_use(self, peer: Peer, reader: str) -> bool: ...
 
 
 class Door:
@@ -25,6 +40,8 @@ class Door:
         self.receive_buffer = memoryview(bytearray(_RECEIVE_BUFFER_SIZE))
         #: called with each new session, while somebody watches
         self.opened: Callable[[Any], None] | None = None
+        #: asked about clients, where the socket has no rule of its own
+        self.authority: Authority | None = None
         self._rules = tuple(rules)
 
     def reconfigure(self, config: SocketConfig, rules: Sequence[ClientRule]) -> None:

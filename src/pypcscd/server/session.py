@@ -12,7 +12,7 @@ from pypcscd.protocol.observer import Tap
 from pypcscd.scard import PcscError, ReturnCode
 from pypcscd.server.access import Peer
 from pypcscd.server.calls import Calls, NoAnswerError
-from pypcscd.server.door import Door
+from pypcscd.server.door import Authority, Door
 
 log = logging.getLogger("pypcscd.session")
 
@@ -40,7 +40,7 @@ class Session(asyncio.BufferedProtocol):
         #: set while somebody watches this connection
         self.tap: Tap | None = None
         self._is_refused = False
-        self._pending: eager.Running[bytes] | None = None
+        self._pending: eager.Running[bytes] | eager.Running[bool] | None = None
         self._is_congested = False
         #: it has sent so far ahead that it is not read from for now
         self._is_paused = False
@@ -72,14 +72,38 @@ class Session(asyncio.BufferedProtocol):
             self._transport.close()
             return
         access = self._door.config.access
-        self._peer.identify(transport.get_extra_info("socket"), with_groups=not access.is_open)
+        authority = self._door.authority if access.is_open else None
+        with_groups = not access.is_open or (authority is not None and authority.needs_groups)
+        self._peer.identify(transport.get_extra_info("socket"), with_groups=with_groups)
         self._door.adapt(self._connection, self._peer)
         if not access.allows(self._peer):
             log.warning("%s", self._door.denial(self._peer))
             self._calls.deny()
+        elif authority is not None and not authority.trusts(self._peer):
+            self._ask(authority)
         if self._door.opened is not None:
             self._door.opened(self)
         log.debug("%s connected", self._peer)
+
+    def _ask(self, authority: Authority) -> None:
+        """Nothing that the client sends is looked at before the authority has answered."""
+        # Whatever goes wrong, the answer is no until it is yes.
+        self._calls.deny()
+        self._calls.may_use = lambda reader: authority.may_use(self._peer, reader)
+        outcome = eager.start(authority.may_connect(self._peer))
+        if isinstance(outcome, eager.Running):
+            self._pending = outcome
+            outcome.add_done_callback(self._decide)
+        elif outcome.value:
+            self._calls.admit()
+
+    def _decide(self, asked: eager.Running[bool]) -> None:
+        self._pending = None
+        if asked.cancelled():
+            return
+        if asked.exception() is None and asked.result():
+            self._calls.admit()
+        self._go_on()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._door.receive_buffer

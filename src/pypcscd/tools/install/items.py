@@ -23,6 +23,7 @@ _COPIES = (
     ("systemd/pcscd.service", UNITS / SERVICE_UNIT),
     ("systemd/pypcscd.sysusers", SYSUSERS),
     ("systemd/pypcscd.rules", PurePosixPath("/etc/udev/rules.d/92-pypcscd.rules")),
+    ("systemd/pypcscd.policy", PurePosixPath("/usr/share/polkit-1/actions/org.debian.pcsc-lite.policy")),
     ("man/pypcscd.8", PurePosixPath("/usr/local/share/man/man8/pypcscd.8")),
     ("man/pypcscd.toml.5", PurePosixPath("/usr/local/share/man/man5/pypcscd.toml.5")),
     ("pypcscd.bash", PurePosixPath("/usr/local/share/bash-completion/completions/pypcscd")),
