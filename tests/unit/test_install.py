@@ -300,6 +300,18 @@ def test_the_own_program(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checks.own_program() == PurePosixPath(program)
 
 
+def test_the_own_program_by_the_link_that_was_made_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = Path(sys.executable).with_name("pypcscd")
+    link = tmp_path / "pypcscd"
+    link.symlink_to(program)
+    monkeypatch.setattr(sys, "argv", [str(link)])
+    assert checks.own_program() == PurePosixPath(link), "somebody else's link is as good as the program"
+    monkeypatch.setattr(checks, "LINKS", PurePosixPath(tmp_path))
+    assert checks.own_program() == PurePosixPath(program)
+
+
 @pytest.mark.parametrize("path", ["bin/pypcscd", "/opt/my programs/pypcscd", "/opt/%i/pypcscd"])
 def test_paths_that_a_unit_cannot_name(path: str, tmp_path: Path) -> None:
     with pytest.raises(SystemExit):

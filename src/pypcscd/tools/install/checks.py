@@ -8,7 +8,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from pypcscd.tools.install.items import SERVICE_UNIT, SOCKET_UNIT, UNITS, Item
+from pypcscd.tools.install.items import LINKS, SERVICE_UNIT, SOCKET_UNIT, UNITS, Item
 from pypcscd.tools.install.machine import InstallError, Machine, is_mask
 from pypcscd.tools.install.manifest import Manifest
 
@@ -36,6 +36,9 @@ _ELSEWHERE = (
 def own_program() -> PurePosixPath:
     """The command that is running, as a path that a unit can name. Raises InstallError."""
     called = Path(sys.argv[0])
+    if called == Path(LINKS / "pypcscd") and called.is_symlink():
+        # Our own link: the units name what it points to, by whichever name it was called.
+        called = called.parent / called.readlink()
     folders = [Path(sysconfig.get_path("scripts")), Path(sysconfig.get_path("scripts", "posix_user"))]
     if called.name == "pypcscd":
         folders.insert(0, Path(os.path.abspath(called.parent)))  # noqa: PTH100  links are kept
