@@ -11,7 +11,7 @@ BUILD := pyproject.toml setup.py $(wildcard drivers/pypcscd_ifdhandler/*.[ch] dr
 # Client programs of other machines and releases, as tests/integration/test_foreign.py wants them.
 FOREIGN := i386:bookworm arm64:bookworm s390x:bookworm s390x:trixie arm64:forky s390x:forky
 
-.PHONY: help setup test test-system lint demo clean packages venv node foreign
+.PHONY: help setup test test-system bench bench-docs bench-smoke lint demo clean packages venv node foreign
 
 help:
 	@echo "make demo    two virtual readers and a greeting from a card; needs python3 with venv only"
@@ -19,6 +19,8 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make test    setup, lint and all tests"
 	@echo "make test-system  of these, the tests in a VM with simulated USB readers"
+	@echo "make bench   measure beside pcscd, 10 to 15 minutes; make bench-docs writes docs/performance.md from that"
+	@echo "make bench-smoke  the same in a minute; fails if something became much slower"
 	@echo "make clean   remove what was built, and the virtual environment"
 
 setup: packages venv node foreign
@@ -64,6 +66,16 @@ test: setup lint
 # A part of "make test"; the first run downloads a kernel.
 test-system: setup
 	$(BIN)/pytest tests/system
+
+# Measures beside pcscd; see tests/bench/README.md. What is found is kept in build/bench.
+bench: setup
+	PYTHONPATH=tests $(BIN)/python -m bench run
+
+bench-docs: venv
+	PYTHONPATH=tests $(BIN)/python -m bench docs
+
+bench-smoke: setup
+	PYTHONPATH=tests $(BIN)/python -m bench smoke
 
 demo: $(VENV)/.installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" docs/demo.sh

@@ -1,0 +1,83 @@
+"""Readers on a simulated USB bus, in a machine whose time is the number of its instructions: what the CCID
+driver costs beside pcscd with libccid. The figures repeat whatever else this machine does.
+
+Daemon, client, kernel and the simulated readers share the one processor of that machine. So the processor
+time is the daemon's own, while the wall time of cards that need no time is mostly the others'.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.programs import BrokenError, Programs
+from bench.results import Row
+from bench.targets import TIMES
+
+SYSTEM = Path(__file__).parent.parent / "system"
+PARALLEL = SYSTEM.parent / "clients" / "parallel.c"
+#: daemon of tests/system -> kind of the other parts
+DAEMONS = {"pcscd": "pcscd", "pypcscd": "ccid"}
+MILLISECONDS = 200
+#: APDUs for each card that takes so long, and for each that takes none
+ROUNDS, FAST_ROUNDS = 10, 50
+#: numbers of cards, in readers of eight; pcscd has no more than 16
+CARDS = {"pcscd": (1, 2, 4, 8, 16), "ccid": (1, 8, 16, 32, 96)}
+TIMEOUT = 600
+
+
+def measure(programs: Programs, say: Callable[[str], None]) -> Iterator[Row]:
+    sys.path.insert(0, str(SYSTEM))
+    from vm import GUEST, Vm  # type: ignore[import-not-found]
+
+    found: dict[str, dict[str, dict[int, Any]]] = {}
+    for daemon, kind in DAEMONS.items():
+        # a machine for each: what one leaves behind must not touch the other
+        with Vm(counted=True) as machine:
+            say(f"{daemon} on simulated USB")
+            env = {
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "PARALLEL": str(programs.compiled(PARALLEL)),
+                "CARDS": ",".join(map(str, CARDS[kind])),
+                "ROUNDS": str(ROUNDS),
+                "FAST_ROUNDS": str(FAST_ROUNDS),
+                "MILLISECONDS": str(MILLISECONDS),
+            }
+            command = [sys.executable, GUEST / "figures.py", "--daemon", daemon, "parallel", "rate"]
+            result = machine.run(command, TIMEOUT, env)
+        cases = json.loads(result.files.get("cases.json", b"{}"))
+        for case in ("parallel", "rate"):
+            done = cases.get(case, {"ok": False, "report": result.output[-3000:]})
+            if not done["ok"]:
+                raise BrokenError(f"{daemon}, {case}:\n{done['report']}")
+            by_cards = {figures["cards"]: figures for figures in done["figures"]}
+            found.setdefault(case, {})[kind] = by_cards
+    yield from _rows(found)
+
+
+def _rows(found: dict[str, dict[str, dict[int, Any]]]) -> Iterator[Row]:
+    for case, words in (("parallel", f"{MILLISECONDS} ms each"), ("rate", "0 ms each")):
+        for cards in sorted({*CARDS["pcscd"], *CARDS["ccid"]}):
+            here = {kind: by_cards[cards] for kind, by_cards in found[case].items() if cards in by_cards}
+            name = f"{cards} card{'s' if cards > 1 else ''} of {words}"
+            wall = {kind: [_wall(figures, cards, case)] for kind, figures in here.items()}
+            cpu = {kind: [figures["cpu ms per apdu"] * 1000] for kind, figures in here.items()}
+            if case == "parallel":
+                yield Row.of(f"usb-slow-{cards}", "usb", f"{name}: time for {ROUNDS} APDUs each", "ms", wall)
+            else:
+                yield Row.of(f"usb-fast-{cards}", "usb", f"{name}: time per APDU", "µs", wall)
+            yield Row.of(f"usb-{case}-{cards}-cpu", "usb", f"{name}: CPU of the daemon per APDU", "µs", cpu)
+    slow = {
+        kind: [by_cards[max(by_cards)]["seconds"] / by_cards[1]["seconds"]]
+        for kind, by_cards in found["parallel"].items()
+    }
+    most = {kind: max(cards) for kind, cards in CARDS.items()}
+    title = f"{most['ccid']} cards (pcscd: {most['pcscd']}) of {MILLISECONDS} ms: time beside one's"
+    yield Row.of("usb-flat", "usb", title, TIMES, slow, compared=False)
+
+
+def _wall(figures: Any, cards: int, case: str) -> float:
+    """Milliseconds for all, or microseconds for an APDU."""
+    seconds: float = figures["seconds"]
+    return seconds * 1e3 if case == "parallel" else seconds * 1e6 / (FAST_ROUNDS * cards)
