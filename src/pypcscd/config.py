@@ -13,6 +13,7 @@ from pypcscd.server.rules import EVERYBODY, AccessRule, ClientRule, SocketConfig
 
 DEFAULT_SOCKET = Path("/run/pcscd/pcscd.comm")
 DEFAULT_READER_CONF = Path("/etc/reader.conf.d")
+DEFAULT_SETTINGS = Path("/etc/pypcscd.toml")
 #: where emulators look for vpcd
 DEFAULT_VPCD_PORT = 35963
 

@@ -10,13 +10,13 @@ from typing import NoReturn
 from pypcscd import __version__
 from pypcscd.config import (
     DEFAULT_READER_CONF,
+    DEFAULT_SETTINGS,
     DEFAULT_SOCKET,
     Config,
     add_device_options,
     chosen_devices,
 )
 from pypcscd.server.rules import SocketConfig
-from pypcscd.settings_file import DEFAULT_PATH, load
 
 #: seconds, as in pcscd
 _DEFAULT_AUTO_EXIT = 60.0
@@ -88,7 +88,7 @@ def _make_parser(tools: str) -> _Parser:
         "--settings",
         metavar="FILE",
         type=Path,
-        help=f"settings to be read instead of {DEFAULT_PATH} (see docs/settings.md)",
+        help=f"settings to be read instead of {DEFAULT_SETTINGS} (see docs/settings.md)",
     )
     parser.add_argument(
         "-x",
@@ -194,8 +194,11 @@ def make_config(options: argparse.Namespace, environment: Mapping[str, str]) -> 
         auto_exit=options.auto_exit,
         polkit=not options.disable_polkit,
     )
-    if options.settings is not None or DEFAULT_PATH.exists():
-        config = load(options.settings or DEFAULT_PATH, config)
+    if options.settings is not None or DEFAULT_SETTINGS.exists():
+        # Not needed by a daemon that has no such file.
+        from pypcscd.settings_file import load
+
+        config = load(options.settings or DEFAULT_SETTINGS, config)
     usb_settings = config.usb_settings.with_environment(environment)
     if options.reader_name_no_serial:
         usb_settings = replace(usb_settings, serial_in_names=False)

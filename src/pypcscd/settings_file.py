@@ -16,8 +16,6 @@ from pypcscd.server.rules import AccessRule, ClientRule, SocketConfig
 if TYPE_CHECKING:
     from pypcscd.toml_lines import Place
 
-DEFAULT_PATH = Path("/etc/pypcscd.toml")
-
 _Table = Mapping[str, Any]
 _Converters = Mapping[str, Callable[[Any], Any]]
 

@@ -17,7 +17,7 @@ def parse(*words: str) -> config.Config:
 @pytest.fixture(autouse=True)
 def no_readers_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(options, "DEFAULT_READER_CONF", tmp_path / "missing")
-    monkeypatch.setattr(options, "DEFAULT_PATH", tmp_path / "missing.toml")
+    monkeypatch.setattr(options, "DEFAULT_SETTINGS", tmp_path / "missing.toml")
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
