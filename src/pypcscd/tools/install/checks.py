@@ -45,7 +45,9 @@ def own_program() -> PurePosixPath:
     for folder in folders:
         program = folder / "pypcscd"
         if os.access(program, os.X_OK):
-            return PurePosixPath(program)
+            # not by the link that an installation has made
+            target = program.readlink() if program.is_symlink() else program
+            return PurePosixPath(folder / target)
     raise InstallError(f"there is no command 'pypcscd' in {folders[0]}; name it with --program")
 
 
