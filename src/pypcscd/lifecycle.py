@@ -51,9 +51,11 @@ def run(
 
 def _allow_many_clients() -> None:
     """Each client takes a descriptor; the usual soft limit of 1,024 is there for select() only."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # A service manager may forbid it; it will have set a limit of its own.
+    with contextlib.suppress(OSError, ValueError):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _Lifecycle:
