@@ -45,9 +45,7 @@ def own_program() -> PurePosixPath:
     for folder in folders:
         program = folder / "pypcscd"
         if os.access(program, os.X_OK):
-            # not by the link that an installation has made
-            target = program.readlink() if program.is_symlink() else program
-            return PurePosixPath(folder / target)
+            return PurePosixPath(program)
     raise InstallError(f"there is no command 'pypcscd' in {folders[0]}; name it with --program")
 
 
