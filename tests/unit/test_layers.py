@@ -195,7 +195,15 @@ def test_starting_imports_no_driver_and_nothing_costly(module: str) -> None:
     loaded = set(json.loads(done.stdout))
     assert module in loaded
     packages = {name.split(".")[0] for name in DRIVERS}
-    unwanted = packages | {"cffi", "_cffi_backend", "importlib.metadata", "usb", "usb1", "pyudev", "dbus_fast"}
+    unwanted = packages | {
+        "cffi",
+        "_cffi_backend",
+        "importlib.metadata",
+        "usb",
+        "usb1",
+        "pyudev",
+        "dbus_fast",
+    }
     assert {name for name in loaded if name in unwanted or name.split(".")[0] in unwanted} == set()
 
 
