@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
@@ -16,7 +17,7 @@ from pypcscd.tools.install.machine import Done, InstallError, Machine
 from pypcscd.tools.install.remover import uninstall
 
 PROGRAM = PurePosixPath("/opt/pypcscd/bin/pypcscd")
-ITEMS = tuple(wanted(PROGRAM))
+ITEMS = tuple(wanted(PROGRAM, Path("/nowhere")))
 SERVICE = "etc/systemd/system/pcscd.service"
 SOCKET = "etc/systemd/system/pcscd.socket"
 MANIFEST = "var/lib/pypcscd/installed.json"
@@ -120,8 +121,38 @@ def test_what_is_staged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_program_that_is_found_anyway_gets_no_link() -> None:
-    items = list(wanted(PurePosixPath("/usr/local/bin/pypcscd")))
+    items = list(wanted(PurePosixPath("/usr/local/bin/pypcscd"), Path("/nowhere")))
     assert not any(item.is_link for item in items)
+
+
+def test_drivers_of_vendors_may_open_their_readers(tmp_path: Path) -> None:
+    """Those for the whole class need no rule of their own."""
+    drivers = tmp_path / "usr/lib/pcsc/drivers"
+
+    def add(name: str, kind: str, vendor: str, product: str) -> None:
+        folder = drivers / f"{name}.bundle/Contents"
+        folder.mkdir(parents=True)
+        (folder / "Info.plist").write_text(
+            f"<key>CFBundleExecutable</key><string>lib{name}.so</string>\n"
+            f"<key>CFBundleName</key><string>{kind}</string>\n"
+            f"<key>ifdVendorID</key><array><string>{vendor}</string></array>\n"
+            f"<key>ifdProductID</key><array><string>{product}</string></array>\n"
+            "<key>ifdFriendlyName</key><array><string>A reader</string></array>\n"
+        )
+
+    add("ifd-ccid", "CCIDCLASSDRIVER", "0x08E6", "0x3437")
+    assert staged(tmp_path) == 0
+    rules = tmp_path / "etc/udev/rules.d/92-pypcscd-drivers.rules"
+    assert not rules.exists()
+    add("vendor", "VENDOR", "0x0C4B", "0x0500")
+    assert staged(tmp_path, "--check") == 1
+    assert staged(tmp_path) == 0
+    found = [line for line in rules.read_text().splitlines() if line.startswith("ATTR")]
+    assert found == ['ATTR{idVendor}=="0c4b", ATTR{idProduct}=="0500", GROUP="pcscd", MODE="0660"']
+    shutil.rmtree(drivers / "vendor.bundle")
+    assert staged(tmp_path) == 0
+    assert not rules.exists()
+    assert str(rules.relative_to(tmp_path)) not in (tmp_path / MANIFEST).read_text()
 
 
 def test_twice_is_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -409,7 +440,7 @@ def test_an_upgrade_that_fails_leaves_the_old_version(running: Machine, programs
     put(running)
     before = tree(running.root)
     programs.broken = "systemctl daemon-reload"
-    newer = tuple(wanted(PurePosixPath("/opt/other/bin/pypcscd")))
+    newer = tuple(wanted(PurePosixPath("/opt/other/bin/pypcscd"), Path("/nowhere")))
     with pytest.raises(InstallError):
         Installer(running, newer, lambda line: None).install()
     assert tree(running.root) == before

@@ -83,7 +83,7 @@ def require_root(prefix: Path | None, word: str) -> None:
 
 
 def _install(machine: Machine, program: PurePosixPath, *, over_package: bool) -> None:
-    items = list(wanted(program))
+    items = list(wanted(program, machine.root))
     installer = Installer(machine, items, print)
     obstacles = list(_obstacles(machine, installer, program, over_package=over_package))
     if obstacles:
@@ -111,14 +111,14 @@ def _obstacles(
         if hidden is None and os.geteuid() == 0:
             found.append(checks.closed_program(machine, program))
     yield from filter(None, found)
-    yield from checks.foreign_files(machine, installer.manifest, wanted(program))
+    yield from checks.foreign_files(machine, installer.manifest, wanted(program, machine.root))
 
 
 def _check(machine: Machine, program: PurePosixPath, *, over_package: bool) -> int:
     lines: list[tuple[str, str, str]] = []
     installer = Installer(machine, (), print)
     obstacles = list(_obstacles(machine, installer, program, over_package=over_package))
-    for item in wanted(program):
+    for item in wanted(program, machine.root):
         state = installer.state(item)
         lines.append((_SAID[state][0], str(machine.at(item.path)), _SAID[state][1]))
 

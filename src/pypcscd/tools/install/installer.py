@@ -90,7 +90,8 @@ class Installer:
                 self._say(f"kept {self._machine.at(item.path)}: changed since it was installed")
         due = [item for item, state in states.items() if state in (State.MISSING, State.OLD)]
         ours = {str(item.path): digest(item) for item in states if states[item] is not State.CHANGED}
-        if self.is_first or self.manifest.files | ours != self.manifest.files:
+        obsolete = self._obsolete()
+        if self.is_first or obsolete or self.manifest.files | ours != self.manifest.files:
             present = self._machine.read(manifests.PATH)
             self._undo.append(("the record of what is installed", lambda: self._restore_record(present)))
             self.manifest.files |= ours
@@ -99,7 +100,25 @@ class Installer:
             manifests.save(self._machine, self.manifest)
         for item in due:
             self._write(item)
-        return [item.path for item in due]
+        for item in obsolete:
+            self._remove(item)
+        return [item.path for item in (*due, *obsolete)]
+
+    def _obsolete(self) -> list[Item]:
+        """What was installed before, is as it was then, and is not wanted any more."""
+        wanted = {str(item.path) for item in self._items}
+        files = (
+            (PurePosixPath(path), known) for path, known in self.manifest.files.items() if path not in wanted
+        )
+        found = ((self._machine.read(path), known) for path, known in files)
+        return [item for item, known in found if item is not None and digest(item) == known]
+
+    def _remove(self, item: Item) -> None:
+        self._undo.append((str(self._machine.at(item.path)), lambda: self._put_back(item.path, item)))
+        self._machine.remove(item.path)
+        del self.manifest.files[str(item.path)]
+        manifests.save(self._machine, self.manifest)
+        self._say(f"removed {self._machine.at(item.path)}: not needed any more")
 
     def _write(self, item: Item) -> None:
         present = self._machine.read(item.path)

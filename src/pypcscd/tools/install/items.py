@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from pypcscd.hotplug.bundles import load_bundles
+from pypcscd.hotplug.settings import DEFAULT_DRIVER_DIRECTORY
+
 #: unit files, man pages and more; in the source tree these are links to where people look for them
 FILES = Path(__file__).parents[2] / "files"
 
@@ -28,6 +31,15 @@ _COPIES = (
     ("man/pypcscd.toml.5", PurePosixPath("/usr/local/share/man/man5/pypcscd.toml.5")),
     ("pypcscd.bash", PurePosixPath("/usr/local/share/bash-completion/completions/pypcscd")),
 )
+_DRIVER_RULES = PurePosixPath("/etc/udev/rules.d/92-pypcscd-drivers.rules")
+_DRIVER_RULES_HEAD = """\
+# Readers that are not of the smart card class and have a native driver here, by pypcscd install.
+# Run that again when a driver has been installed or removed.
+ACTION=="remove", GOTO="pypcscd_drivers_end"
+SUBSYSTEM!="usb", GOTO="pypcscd_drivers_end"
+ENV{DEVTYPE}!="usb_device", GOTO="pypcscd_drivers_end"
+"""
+_DRIVER_RULES_END = 'LABEL="pypcscd_drivers_end"\n'
 _FOUND_ANYWAY = (PurePosixPath("/usr/local/bin"), PurePosixPath("/usr/bin"))
 
 
@@ -42,10 +54,28 @@ class Item:
     is_link: bool = False
 
 
-def wanted(program: PurePosixPath) -> Iterator[Item]:
-    """Everything that belongs to an installation in which ``program`` is run."""
+def wanted(program: PurePosixPath, root: Path) -> Iterator[Item]:
+    """Everything that belongs to an installation below ``root`` in which ``program`` is run."""
     for source, path in _COPIES:
         content = (FILES / source).read_bytes()
         yield Item(path, content.replace(_PROGRAM, bytes(program)))
+    if rules := _driver_rules(root / DEFAULT_DRIVER_DIRECTORY.relative_to("/")):
+        yield Item(_DRIVER_RULES, rules)
     if program.parent not in _FOUND_ANYWAY:
         yield Item(LINKS / "pypcscd", bytes(program), is_link=True)
+
+
+def _driver_rules(directory: Path) -> bytes:
+    """For the drivers of vendors, whose own rules may be of a time when pcscd was root; b"": none is needed.
+
+    A driver for the whole class needs none: its readers are found by their class.
+    """
+    bundles, _ = load_bundles([directory])
+    readers = {reader for bundle in bundles if not bundle.is_class_driver for reader in bundle.readers}
+    if not readers:
+        return b""
+    lines = (
+        f'ATTR{{idVendor}}=="{vendor:04x}", ATTR{{idProduct}}=="{product:04x}", GROUP="{USER}", MODE="0660"\n'
+        for vendor, product in sorted(readers)
+    )
+    return (_DRIVER_RULES_HEAD + "".join(lines) + _DRIVER_RULES_END).encode()
