@@ -45,6 +45,8 @@ class SimulatedDevice:
         self.ccids = [Ccid(interface) for interface in description.interfaces]
         self.counters: Counter[str] = Counter()
         self.gone = False
+        #: it hears no commands until it is reset
+        self.hung = False
         self._configuration = 0
         self._out: list[bytes] = []
         self._pipes: dict[int, InPipe] = {}
@@ -156,6 +158,8 @@ class SimulatedDevice:
             return
         number, received = self._bulk_out[message.endpoint]
         self._complete(message, 0)
+        if self.hung:
+            return
         received += message.data
         # commands are told apart by their lengths; a nonsensical one ends with its transfer
         while len(received) >= 10:
@@ -229,6 +233,7 @@ class SimulatedDevice:
             case Request.SET_CONFIGURATION:
                 self.counters["configured"] += 1
                 self._configuration = value
+                self.hung = False
                 for number, ccid in enumerate(self.ccids):
                     ccid.reset()
                     self._bulk_in[number].packets.clear()

@@ -155,6 +155,10 @@ class Shell:
     def do_fault(self, name: str, kind: str, interface: int = 0, **values: Any) -> None:
         self._attached[name].device.ccids[interface].faults.append(Fault(kind, **values))
 
+    def do_hang(self, name: str) -> None:
+        """Let the reader not answer any more, until it is reset at its port."""
+        self._attached[name].device.hung = True
+
     def do_card(self, name: str, slot: int = 0, interface: int = 0, **values: Any) -> None:
         """Change a card in its place: latency, T=1 habits."""
         card = self._attached[name].device.ccids[interface].slots[slot].card

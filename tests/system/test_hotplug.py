@@ -1,0 +1,41 @@
+"""Readers that come, go, come back, fail and recover, on a real USB stack with a real udev."""
+
+import json
+import sys
+
+import pytest
+from guests import OURS, Guest, cases, need_daemon
+from vm import GUEST, Vm
+
+#: takes minutes, so it is run by itself
+REPLUG = "replug"
+CASES = [case for case in cases("hotplug") if case != REPLUG]
+#: the daemon itself has about 40 MiB
+MOST_GROWTH_KIB = 1024
+
+pytestmark = pytest.mark.timeout(1500)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_hotplug(counted_vm: Vm, guest: Guest, case: str) -> None:
+    figures = guest.case(counted_vm, "hotplug", OURS, case, CASES)
+    print(case, figures)
+
+
+def test_plugged_in_two_hundred_times(counted_vm: Vm) -> None:
+    """One name, and nothing that is left behind."""
+    need_daemon(OURS)
+    command = [sys.executable, GUEST / "hotplug.py", "--daemon", OURS, REPLUG]
+    result = counted_vm.run(command, 1200, {"PYTHONDONTWRITEBYTECODE": "1", "REPLUGS": "200"})
+    found = json.loads(result.files.get("cases.json", b"{}")).get(REPLUG)
+    assert found, result.output[-6000:]
+    assert found["ok"], found["report"]
+    figures = found["figures"]
+    print(figures)
+    assert len(figures["names"]) == 1
+    warm, last, _ = figures["files"]
+    assert last <= warm
+    warm, last = figures["threads"]
+    assert last <= warm
+    warm, _, last = figures["KiB"]
+    assert last - warm < MOST_GROWTH_KIB
