@@ -25,13 +25,6 @@ class Inherited:
     clients: "dict[Path, socket.socket]"
     admin: "socket.socket | None" = None
 
-    def __bool__(self) -> bool:
-        return bool(self.clients or self.admin)
-
-    def close(self) -> None:
-        for listening in (*self.clients.values(), *([self.admin] if self.admin else [])):
-            listening.close()
-
 
 def inherited_sockets(environment: MutableMapping[str, str]) -> Inherited:
     """The sockets that LISTEN_FDS speaks of, if it is meant for this process. Raises DaemonError.

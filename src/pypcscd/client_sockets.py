@@ -43,11 +43,6 @@ class ClientSockets:
         return [listener.door.config.path for listener in self.listeners]
 
     @property
-    def is_inherited(self) -> bool:
-        """The first of them, beside which the admin socket is, was handed over."""
-        return bool(self._inherited.clients)
-
-    @property
     def is_used(self) -> bool:
         """Somebody is connected."""
         return any(listener.is_used for listener in self.listeners)
@@ -98,6 +93,9 @@ class ClientSockets:
         for path in new:
             log.info("serving on %s too", path)
             self._open[path].listener.start()
+        used = {listener.door.view for listener in self.listeners}
+        used |= {session.client.view for listener in self.listeners for session in listener.sessions}
+        self._manager.roster.keep_views(used)
 
     def stop_accepting(self) -> None:
         """Accept nobody any more; whoever connects to an inherited socket waits for the next daemon."""

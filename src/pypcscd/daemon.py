@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -165,7 +166,7 @@ class Daemon:
         kept = [
             device
             for device in self._native
-            if device.origin.rpartition(":")[0] in mistaken or any(_is_same(device, one) for one in wanted)
+            if _has_mistake(device, mistaken) or any(_is_same(device, one) for one in wanted)
         ]
         gone = [device for device in self._native if device not in kept]
         new = [device for device in wanted if not any(_is_same(device, one) for one in kept)]
@@ -175,6 +176,12 @@ class Daemon:
         await asyncio.gather(*(self.devices.remove(device) for device in gone))
         for device in new:
             self.devices.add(device)
+
+
+def _has_mistake(device: DeviceConfig, mistaken: Container[str]) -> bool:
+    """The file that the device came from, or its directory, could not be read without a mistake."""
+    file = device.origin.rpartition(":")[0]
+    return file in mistaken or str(Path(file).parent) in mistaken
 
 
 def _is_same(device: DeviceConfig, other: DeviceConfig) -> bool:

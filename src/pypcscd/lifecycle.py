@@ -138,9 +138,11 @@ class _Lifecycle:
             timer.start()
 
     def _end_now(self, why: str) -> None:
-        self._daemon.sockets.release()
-        log.critical("ended at once because %s; cards may still have power", why)
-        os._exit(_FORCED)
+        try:
+            self._daemon.sockets.release()
+            log.critical("ended at once because %s; cards may still have power", why)
+        finally:
+            os._exit(_FORCED)
 
     def _look_for_readers(self) -> None:
         if self._is_serving and not self._stop.is_set():

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -65,7 +66,11 @@ class AdminSocket:
         listening = self._inherited or self._open()
         try:
             loop = asyncio.get_running_loop()
-            self._server = await loop.create_unix_server(self._accept, sock=listening, backlog=_BACKLOG)
+            # Whether the file goes with the server is decided in close().
+            keeping: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+            self._server = await loop.create_unix_server(
+                self._accept, sock=listening, backlog=_BACKLOG, **keeping
+            )
         except BaseException:
             listening.close()
             raise

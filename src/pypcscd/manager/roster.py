@@ -92,6 +92,10 @@ class Roster:
         self._views.append(view)
         return view
 
+    def keep_views(self, used: Collection[View]) -> None:
+        """Forget the views that nobody uses any more."""
+        self._views = [view for view in self._views if view is self.everything or view in used]
+
     def __iter__(self) -> Iterator[Reader]:
         return self.everything.readers()
 

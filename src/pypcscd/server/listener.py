@@ -130,7 +130,7 @@ class Listener:
                 return
             task = loop.create_task(self._welcome(connection))
             self._arriving.add(task)
-            task.add_done_callback(self._arriving.discard)
+            task.add_done_callback(self._note_arrival)
 
     async def _welcome(self, connection: socket.socket) -> None:
         try:
@@ -152,11 +152,16 @@ class Listener:
             )
             session.refuse()
         self._sessions.add(session)
-        if self.changed is not None:
-            self.changed()
         return session
+
+    def _note_arrival(self, task: asyncio.Task[None]) -> None:
+        self._arriving.discard(task)
+        self._note_change()
 
     def _forget(self, session: Session) -> None:
         self._sessions.discard(session)
+        self._note_change()
+
+    def _note_change(self) -> None:
         if self.changed is not None:
             self.changed()
