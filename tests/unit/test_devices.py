@@ -296,6 +296,12 @@ async def test_what_is_no_reader_is_left_alone_without_a_word(
     assert names(manager) == ["Fake 00 00"]
     assert messages(caplog) == []
     assert keeper.given_up == []
+    opened = len(driver.opened)
+    keeper.try_again(keyboard)
+    await asyncio.sleep(0.02)
+    assert len(driver.opened) == opened, "a keyboard remains one"
+    keeper.try_all_again()
+    await until(lambda: len(driver.opened) == opened + 1)
     await keeper.close()
 
 

@@ -128,6 +128,11 @@ class Scene:
         ports: Any = self.ports
         self.watcher = UsbWatcher(keeper, Matcher([], UsbSettings()), self.news, ports)
 
+    @property
+    def is_busy(self) -> bool:
+        """A look is under way."""
+        return len(asyncio.all_tasks()) > 1
+
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(5):
             while not condition():
@@ -188,8 +193,19 @@ async def test_what_is_seen_twice_is_added_once(scene: Scene) -> None:
     scene.ports.plug(interface())
     await scene.watcher.start(5)
     scene.news.tell("add", "1-2:1.0")
-    await scene.until(lambda: "again 17" in scene.keeper.history)
-    assert scene.keeper.addresses == ["17"]
+    await scene.until_looked(2)
+    scene.news.tell("bind", "1-2")
+    await scene.until_looked(3)
+    await scene.until(lambda: not scene.is_busy)
+    assert scene.keeper.history == ["add 17"]
+
+
+async def test_a_change_lets_a_reader_be_tried_again(scene: Scene) -> None:
+    """As when its file has other permissions."""
+    scene.ports.plug(interface())
+    await scene.watcher.start(5)
+    scene.news.tell("change", "1-2")
+    await scene.until(lambda: scene.keeper.history == ["add 17", "again 17"])
 
 
 async def test_opening_and_closing_a_reader_is_no_news(scene: Scene) -> None:
@@ -199,7 +215,7 @@ async def test_opening_and_closing_a_reader_is_no_news(scene: Scene) -> None:
     for _ in range(3):
         scene.news.tell("unbind", "1-2:1.0")
         scene.news.tell("bind", "1-2:1.0")
-    await asyncio.sleep(0.02)
+    await scene.until(lambda: not scene.is_busy)
     assert scene.ports.looks == ["*"]
     assert scene.keeper.history == ["add 17"]
 
@@ -246,7 +262,7 @@ async def test_what_changes_during_a_look_is_looked_at_again(scene: Scene) -> No
     scene.news.tell("remove", "1-2:1.0")
     gate.set()
     await scene.until_looked(3)
-    await asyncio.sleep(0.02)
+    await scene.until(lambda: not scene.is_busy)
     assert scene.keeper.history == []
 
 

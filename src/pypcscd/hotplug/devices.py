@@ -106,9 +106,11 @@ class DeviceKeeper:
             self._try_again(wanted)
 
     def try_all_again(self) -> None:
-        """Try each device now that is not open, also those that were given up."""
+        """Try each device now that is not open, also those that were given up, or nothing for its driver."""
         for wanted in self._wanted:
             self._try_again(wanted)
+            if wanted.task is not None and wanted.task.done():
+                self._start(wanted)
 
     async def settle(self, bound: float) -> None:
         """Wait until each device is announced or has failed once, ``bound`` seconds at most."""
@@ -147,9 +149,8 @@ class DeviceKeeper:
 
     def _try_again(self, wanted: _Wanted) -> None:
         wanted.changed.set()
-        if wanted.task is not None and wanted.task.done():
-            if wanted.is_given_up:
-                log.info("%s (%s): trying again", wanted.name, wanted.origin)
+        if wanted.is_given_up:
+            log.info("%s (%s): trying again", wanted.name, wanted.origin)
             wanted.is_given_up = False
             self._start(wanted)
 

@@ -1,8 +1,9 @@
 """USB readers as they come and go: what is plugged in, made into devices that are to be kept open.
 
 An event is taken for a hint to look at a port: what sysfs shows then is what counts. So it does not
-matter how often and in which order things are told after a reset, a resume or a new enumeration. Only
-"remove" counts by itself: what was removed has to be closed even if it is there again.
+matter how often and in which order things are told after a reset, a resume or a new enumeration. By
+themselves count "remove", because what was removed has to be closed even if it is there again, and
+"change", because then a reader that does not open may do so.
 """
 
 import asyncio
@@ -41,6 +42,8 @@ class _Port:
         self.leaving: set[asyncio.Task[None]] = set()
         #: how many changes were told
         self.changes = 0
+        #: it was told that something is different, so what failed may work now
+        self.may_work_now = False
         self.is_looking = False
 
 
@@ -79,6 +82,7 @@ class UsbWatcher:
         # in the order of the scan, because reader numbers are given in that order
         for name in [*found, *(name for name in self._ports if name not in found)]:
             port = self._port(name)
+            port.may_work_now = True
             if port.is_looking or port.changes != changes_before.get(name, 0):
                 # What was found may be out of date.
                 port.changes += 1
@@ -97,6 +101,8 @@ class UsbWatcher:
             return
         port = self._port(port_name)
         port.changes += 1
+        # Of a plug three or four things are told; one look is enough for a reader that does not open.
+        port.may_work_now |= action == "change"
         if action == "remove":
             for gone in [name] if is_interface else list(port.known):
                 self._drop(port, gone, "unplugged")
@@ -152,6 +158,7 @@ class UsbWatcher:
             await asyncio.wait(port.leaving)
             if port.changes != changes:
                 return
+        may_work_now, port.may_work_now = port.may_work_now, False
         before = None
         for interface in found:
             match = matches[interface.sys_name]
@@ -162,9 +169,9 @@ class UsbWatcher:
                     log.info("%s", match.why)
                 continue
             first = match.configs[0]
-            if is_known:
+            if is_known and may_work_now:
                 self._devices.try_again(first)
-            else:
+            elif not is_known:
                 log.info("%s: plugged in (%s)", first.name, first.origin)
                 self._devices.add(*match.configs, after=before)
             before = first
