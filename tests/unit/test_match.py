@@ -210,7 +210,7 @@ def test_the_first_rule_that_matches_counts() -> None:
 def test_a_rule_may_want_our_driver() -> None:
     assert libraries(by_rule(READER, VENDOR, driver="ccid")) == ["ccid"]
     unlisted = replace(READER, kind=0xFF)
-    assert libraries(by_rule(unlisted, driver="ccid")) == ["ccid"]
+    assert libraries(by_rule(unlisted, driver="ccid", vendor=0x076B)) == ["ccid"]
     assert by_rule(KEYBOARD, VENDOR, driver="ccid") == Match()
     assert 'say driver = "libccid" at /etc/x.toml:7' in by_rule(TOKEN, driver="ccid").why
 
@@ -228,7 +228,28 @@ def test_a_rule_may_name_a_library() -> None:
     found = by_rule(READER, VENDOR, LIBCCID, driver="/opt/libx.so")
     assert libraries(found) == ["/opt/libx.so"]
     assert found.configs[0].numbering == "/opt/libx.so"
-    assert by_rule(KEYBOARD, driver="/opt/libx.so").configs[0].options["doubtful"] == "yes"
+    keyboard = by_rule(KEYBOARD, driver="/opt/libx.so", port="1-2.3")
+    assert keyboard.configs[0].options["doubtful"] == "yes"
+
+
+@pytest.mark.parametrize("driver", ["ccid", "libccid", "/opt/libx.so"])
+@pytest.mark.parametrize("kind", [0x03, 0xFF])
+def test_a_rule_for_everything_is_for_what_looks_like_a_reader(driver: str, kind: int) -> None:
+    """Not for every disk and every network adapter on this machine."""
+    other = replace(READER, vendor=1, kind=kind)
+    assert by_rule(other, VENDOR, LIBCCID, driver=driver) == Match()
+    assert by_rule(READER, VENDOR, LIBCCID, driver=driver, name="*").configs
+    assert by_rule(HIDDEN, VENDOR, LIBCCID, driver=driver).configs
+    if kind == 0xFF:
+        named = by_rule(other, OTHER_CLASS, driver=driver, vendor=1)
+        assert named.configs or "does not know it" in named.why
+
+
+def test_what_libccid_lists_may_still_be_no_reader() -> None:
+    (config,) = by_rule(replace(READER, kind=0xFF), LIBCCID, driver="libccid").configs
+    assert config.options["doubtful"] == "yes"
+    (config,) = by_rule(HIDDEN, LIBCCID, driver="libccid").configs
+    assert config.options["doubtful"] == "no"
 
 
 def test_a_rule_may_set_options_of_our_driver() -> None:

@@ -117,7 +117,7 @@ class _Choice:
             case settings.LIBCCID:
                 return self._libccid()
             case path:
-                return Match((self._native(path, path),))
+                return self._native_by_rule(path)
 
     def _usual(self) -> Match:
         """The vendor's driver; should it fail, or if there is none, what CCID readers are driven by."""
@@ -136,12 +136,12 @@ class _Choice:
         return Match(why=f"it is a token without bulk pipes (ICCD), which needs libccid: {lack}")
 
     def _ours(self) -> Match:
-        if self.interface.kind not in (_CCID_CLASS, _VENDOR_CLASS):
+        if not self._may_be_ccid:
             return Match()
         if self._has_pipes:
             return Match((self._ccid(),))
         return Match(
-            why=f'without bulk pipes (ICCD) it needs libccid; say driver = "libccid" at {self._origin}'
+            why=f'without bulk pipes (ICCD) it needs libccid; say driver = "libccid" at {self.rule.origin}'
         )
 
     def _libccid(self) -> Match:
@@ -149,8 +149,15 @@ class _Choice:
             return Match()
         if self.class_driver is not None:
             return Match((self._by_libccid(self.class_driver),))
+        if not self._may_be_ccid:
+            return Match()
         lack = "does not know it" if self.has_libccid else "is not installed"
-        return Match(why=f"{self._origin} wants libccid for it, which {lack}")
+        return Match(why=f"{self.rule.origin} wants libccid for it, which {lack}")
+
+    def _native_by_rule(self, path: str) -> Match:
+        if self._is_ccid or self.vendor is not None or self.rule.names_a_device:
+            return Match((self._native(path, path),))
+        return Match()
 
     @property
     def _is_ccid(self) -> bool:
@@ -160,12 +167,12 @@ class _Choice:
         )
 
     @property
-    def _has_pipes(self) -> bool:
-        return self.interface.endpoints >= _LEAST_ENDPOINTS
+    def _may_be_ccid(self) -> bool:
+        return self._is_ccid or (self.interface.kind == _VENDOR_CLASS and self.rule.names_a_device)
 
     @property
-    def _origin(self) -> str:
-        return self.rule.origin
+    def _has_pipes(self) -> bool:
+        return self.interface.endpoints >= _LEAST_ENDPOINTS
 
     def _ccid(self) -> DeviceConfig:
         place = {name: str(getattr(self.interface, name)) for name in ("bus", "address")}
@@ -182,6 +189,7 @@ class _Choice:
 
     def _native(self, library: str, numbering: str) -> DeviceConfig:
         one = self.interface
+        is_vendors = one.kind == _VENDOR_CLASS and self.vendor is not None
         return DeviceConfig(
             driver="ifdhandler",
             name="",
@@ -191,7 +199,7 @@ class _Choice:
                 "device": f"usb:{one.vendor:04x}/{one.product:04x}:libudev:{one.number}:{one.node}",
                 "channel": str(_FIRST_USB_CHANNEL),
                 # pcscd offers keyboards and disks of composite devices to drivers as well
-                "doubtful": "no" if one.kind in (_CCID_CLASS, _VENDOR_CLASS) else "yes",
+                "doubtful": "no" if self._may_be_ccid or is_vendors else "yes",
             },
             origin=self._place,
         )

@@ -45,6 +45,11 @@ class UsbRule:
     #: where it stands: "/etc/pypcscd.toml:12"
     origin: str = ""
 
+    @property
+    def names_a_device(self) -> bool:
+        """It can only be meant for certain devices, so it may be for one that does not look like a reader."""
+        return any(said is not None for said in (self.vendor, self.serial, self.port))
+
     def matches(self, interface: UsbInterface, name: str) -> bool:
         pairs = (
             (self.vendor, interface.vendor),
