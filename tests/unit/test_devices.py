@@ -26,10 +26,14 @@ class FakeDriver(Driver):
         self.opened: list[str] = []
         self.reset_after: list[int] = []
         self.can_reset = False
+        #: opening by the driver of that name waits
+        self.gates: dict[str, asyncio.Event] = {}
 
     async def open(self, config: DeviceConfig) -> Device:
         await asyncio.sleep(0)
         self.opened.append(config.driver)
+        if config.driver in self.gates:
+            await self.gates[config.driver].wait()
         outcome = self.outcomes.pop(0) if self.outcomes else DeviceOpenError("nothing there")
         if isinstance(outcome, Exception):
             raise outcome
@@ -350,4 +354,19 @@ async def test_who_comes_while_another_leaves_takes_its_number(
     await leaving
     await keeper.settle(5)
     assert sorted(names(manager)) == ["Fake 00 00", "Fake 01 00"]
+    await keeper.close()
+
+
+async def test_a_slow_device_delays_no_other(
+    keeper: DeviceKeeper, driver: FakeDriver, manager: Manager
+) -> None:
+    slow = replace(CONFIG, driver="other", name="Slow")
+    driver.gates["other"] = asyncio.Event()
+    driver.outcomes = [FakeDevice([FakeSlot()]), FakeDevice([FakeSlot()])]
+    keeper.add(slow)
+    keeper.add(CONFIG)
+    await until(lambda: names(manager) == ["Fake 01 00"])
+    driver.gates["other"].set()
+    await keeper.settle(5)
+    assert names(manager) == ["Fake 01 00", "Slow 00 00"]
     await keeper.close()
