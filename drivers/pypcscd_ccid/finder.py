@@ -132,7 +132,8 @@ class Finder:
         self._in_use[place] += 1
 
         def close() -> None:
-            self._in_use[place] -= 1
+            # leaves no zero behind, as addresses are not used again for long
+            self._in_use -= Counter((place,))
             self._nodes.close(node)
 
         return FoundInterface(
