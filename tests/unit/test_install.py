@@ -379,7 +379,24 @@ def test_a_user_who_was_there_stays(running: Machine, programs: Programs) -> Non
     assert programs.users == {"pcscd"}
 
 
+def package(machine: Machine) -> None:
+    """The units of an installed package."""
+    folder = machine.root / "usr/lib/systemd/system"
+    folder.mkdir(parents=True)
+    for unit in ("pcscd.socket", "pcscd.service"):
+        (folder / unit).touch()
+
+
+def test_what_init_would_do_is_no_unit(running: Machine, programs: Programs) -> None:
+    """A removed package leaves its script, of which systemctl says that it is enabled."""
+    programs.enabled = {"pcscd.service"}
+    put(running)
+    assert uninstall(running, lambda line: None)
+    assert "systemctl enable pcscd.service" not in programs.calls
+
+
 def test_the_place_of_a_package_is_taken_and_given_back(running: Machine, programs: Programs) -> None:
+    package(running)
     programs.enabled = {"pcscd.socket", "pcscd.service"}
     programs.active = {"pcscd.socket", "pcscd.service"}
     put(running)
@@ -403,6 +420,7 @@ def test_the_place_of_a_package_is_taken_and_given_back(running: Machine, progra
 @pytest.mark.parametrize("beside", [False, True])
 def test_a_failure_is_undone(running: Machine, programs: Programs, broken: str, *, beside: bool) -> None:
     if beside:
+        package(running)
         programs.enabled, programs.active = {"pcscd.socket"}, {"pcscd.socket"}
     before, units, said = tree(running.root), programs.active.copy(), []
     programs.broken = broken

@@ -8,11 +8,10 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from pypcscd.tools.install.items import LINKS, SERVICE_UNIT, SOCKET_UNIT, UNITS, Item
+from pypcscd.tools.install.items import LINKS, PACKAGED_UNITS, SERVICE_UNIT, SOCKET_UNIT, UNITS, Item
 from pypcscd.tools.install.machine import InstallError, Machine, is_mask
 from pypcscd.tools.install.manifest import Manifest
 
-_PACKAGED_UNITS = (PurePosixPath("/usr/lib/systemd/system"), PurePosixPath("/lib/systemd/system"))
 _PROGRAM = PurePosixPath("/usr/sbin/pcscd")
 _PID_FILE = PurePosixPath("/run/pcscd/pcscd.pid")
 _DPKG_STATUS = PurePosixPath("/var/lib/dpkg/status")
@@ -67,7 +66,7 @@ def _traces(machine: Machine) -> Iterator[str]:
         yield "the package pcscd is installed"
     if machine.at(_PROGRAM).exists():
         yield f"pcscd is installed, as {machine.at(_PROGRAM)}"
-    for folder in _PACKAGED_UNITS:
+    for folder in PACKAGED_UNITS:
         for unit in (SOCKET_UNIT, SERVICE_UNIT):
             if machine.at(folder / unit).exists():
                 yield f"another {unit} is installed, as {machine.at(folder / unit)}"

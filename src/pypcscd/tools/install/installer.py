@@ -5,7 +5,7 @@ from enum import Enum
 from pathlib import PurePosixPath
 
 from pypcscd.tools.install import manifest as manifests
-from pypcscd.tools.install.items import SERVICE_UNIT, SOCKET_UNIT, SYSUSERS, UNITS, USER, Item
+from pypcscd.tools.install.items import PACKAGED_UNITS, SERVICE_UNIT, SOCKET_UNIT, SYSUSERS, UNITS, USER, Item
 from pypcscd.tools.install.machine import InstallError, Machine, digest, is_mask
 from pypcscd.tools.install.manifest import Manifest
 from pypcscd.tools.install.remover import remove_user, settle, stop_and_disable
@@ -72,7 +72,9 @@ class Installer:
     def _stop_other_daemon(self) -> None:
         """Of a package whose units' place is taken; there is nothing to stop where there is none."""
         for unit in (SOCKET_UNIT, SERVICE_UNIT):
-            if self._machine.says_yes("systemctl", "is-enabled", "--quiet", unit):
+            # Without a unit it is only the script for init that a removed package has left.
+            is_unit = any(self._machine.at(folder / unit).exists() for folder in PACKAGED_UNITS)
+            if is_unit and self._machine.says_yes("systemctl", "is-enabled", "--quiet", unit):
                 self.manifest.was_enabled.append(unit)
             if self._machine.says_yes("systemctl", "is-active", "--quiet", unit):
                 self.manifest.was_active.append(unit)

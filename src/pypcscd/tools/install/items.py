@@ -13,6 +13,8 @@ FILES = Path(__file__).parents[2] / "files"
 SOCKET_UNIT = "pcscd.socket"
 SERVICE_UNIT = "pcscd.service"
 UNITS = PurePosixPath("/etc/systemd/system")
+#: where packages have theirs
+PACKAGED_UNITS = (PurePosixPath("/usr/lib/systemd/system"), PurePosixPath("/lib/systemd/system"))
 SYSUSERS = PurePosixPath("/etc/sysusers.d/pypcscd.conf")
 USER = "pcscd"
 #: standard folders for programs; one that lies elsewhere gets a link here
