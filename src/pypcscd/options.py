@@ -21,6 +21,9 @@ from pypcscd.server.rules import SocketConfig
 #: seconds, as in pcscd
 _DEFAULT_AUTO_EXIT = 60.0
 
+#: options of one letter and without argument
+_FLAGS = frozenset("afTdieCHSIhv")
+
 #: the lines of pcscd that scripts look for
 _VERSION = f"""\
 pypcscd {__version__}
@@ -53,7 +56,8 @@ def _separated(words: Sequence[str]) -> list[str]:
     result: list[str] = []
     for word in words:
         before, x, after = word.partition("x")
-        if before.startswith("-") and not before.startswith("--") and x and after.isalpha():
+        is_cluster = before.startswith("-") and _FLAGS.issuperset(before[1:])
+        if is_cluster and x and after[:1].isalpha():
             result += [f"{before}x", f"-{after}"]
         else:
             result.append(word)

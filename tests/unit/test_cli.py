@@ -139,6 +139,11 @@ def test_auto_exit(words: tuple[str, ...], seconds: float | None) -> None:
 def test_option_clusters_keep_their_meaning() -> None:
     chosen = options.parse(["-fxda"], "")
     assert (chosen.foreground, chosen.auto_exit, chosen.level, chosen.apdu) == (True, 60, "debug", True)
+    chosen = options.parse(["-dxt5", "-c/usr/lib"], "")
+    assert (chosen.auto_exit, chosen.max_thread, chosen.reader_conf) == (60, 5, Path("/usr/lib"))
+    # an x within an argument is no option
+    chosen = options.parse(["--socket", "x.comm", "-c/proc/self/exe"], "")
+    assert (chosen.auto_exit, chosen.reader_conf) == (None, Path("/proc/self/exe"))
 
 
 def test_the_last_level_counts() -> None:
