@@ -14,7 +14,7 @@ build='gcc libc6-dev python3-dev libpcsclite-dev pkg-config'
 # Client programs, native drivers and emulators that the tests run. pcscd is the daemon that we are
 # compared with.
 programs='pcscd libccid pcsc-tools opensc libpcsc-perl vsmartcard-vpcd vsmartcard-vpicc util-linux g++ make
-bubblewrap openssh-client libwrap0 qemu-user-static tshark systemd systemd dbus-daemon polkitd groff-base man-db'
+bubblewrap openssh-client libwrap0 qemu-user-static tshark systemd dbus-daemon polkitd groff-base man-db'
 # The tests of forwarded sockets need sshd. Its package would start it, and enable it for every boot: so
 # only its program is taken, into this directory, together with the library that it needs, libwrap0.
 unpacked=$(cd "$(dirname "$0")/.." && pwd)/.programs
