@@ -12,6 +12,8 @@ from bench import machine, session
 from bench.plan import FULL
 from bench.programs import BrokenError, Programs
 from bench.results import Row
+from bench.table import GROUPS, plain
+from bench.targets import unjudged
 
 USB = "usb"
 ALL = (*session.PARTS, USB)
@@ -63,23 +65,40 @@ def _run(parts: Sequence[str], out: Path) -> None:
     if unknown:
         raise BrokenError(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(ALL)}")
     result = machine.describe()
-    usb_rows: list[Row] = []
     rows: list[Row] = []
+    failures: list[str] = []
+    say = _progress()
+    # USB before the others, because these enter a namespace for good
     if USB in parts:
-        # before the others, because these enter a namespace for good
-        from bench import usb
-
-        with tempfile.TemporaryDirectory(prefix="pypcscd-bench-") as folder:
-            usb_rows = list(usb.measure(Programs(Path(folder)), _progress()))
+        try:
+            rows += _usb(say)
+        except BrokenError as error:
+            # the other parts can do without
+            failures.append(str(error))
     if set(parts) != {USB}:
-        with session.private(FULL, _progress()) as bench:
+        with session.private(FULL, say) as bench:
             for part in session.PARTS:
                 if part in parts:
                     rows += session.measure(bench, part)
-    rows += usb_rows
+    if set(parts) != set(ALL) and out.exists():
+        # those that were not measured now stay as they were
+        new = {row.group for row in rows}
+        rows += [row for row in map(Row.load, json.loads(out.read_text())["rows"]) if row.group not in new]
+    rows.sort(key=lambda row: list(GROUPS).index(row.group))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({**result, "rows": [row.dump() for row in rows]}, indent=1) + "\n")
     _print_table(rows)
+    if set(parts) == set(ALL) and (missing := unjudged({row.key: row for row in rows})):
+        failures.append(f"not measured, though there are targets for them: {', '.join(missing)}")
+    if failures:
+        raise BrokenError("\n".join(failures))
+
+
+def _usb(say: Callable[[str], None]) -> list[Row]:
+    from bench import usb
+
+    with tempfile.TemporaryDirectory(prefix="pypcscd-bench-") as folder:
+        return list(usb.measure(Programs(Path(folder)), say))
 
 
 def _progress() -> Callable[[str], None]:
@@ -92,8 +111,6 @@ def _progress() -> Callable[[str], None]:
 
 
 def _print_table(rows: Sequence[Row]) -> None:
-    from bench.table import plain
-
     print(plain(rows))
 
 

@@ -20,7 +20,8 @@ VPCD_LIBRARY = Path("/usr/lib/pcsc/drivers/serial/libifdvpcd.so")
 LIBRARY_SLOTS = 2
 #: bits of a reader's state
 PRESENT = 0x04
-PYPCSCD = Path(sys.executable).with_name("pypcscd")
+#: another program can be measured, such as one of another checkout
+PYPCSCD = Path(os.environ.get("PYPCSCD") or Path(sys.executable).with_name("pypcscd"))
 RUN = Path("/run")
 #: where libpcsclite's is compiled in; the directory is pcscd's alone
 REFERENCE_SOCKET = RUN / "pcscd" / "pcscd.comm"

@@ -1,7 +1,8 @@
 """``docs/performance.md``, its plots and the figures behind it, from the results of a run."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -86,18 +87,40 @@ def _factor(row: Row, kind: str) -> float:
     median = row.ratios[kind].median
     if row.more_is_better:
         return median
-    return 1 / median if median else float("inf")
+    return 1 / median if median > 0 else math.inf
 
 
 def _gains(rows: Sequence[Row]) -> Iterator[str]:
-    for row, kind, _ in lines(rows):
-        if kind in row.ratios and (factor := _factor(row, kind)) > _NOTABLE:
-            words = f"{number(factor)} times as good" if factor < float("inf") else "none instead of some"
-            yield f"{row.title} ({COLUMNS[kind]}): {words}"
+    yield from _summary(rows, set(), _factor, "times as good", "best")
 
 
 def _losses(rows: Sequence[Row], missed: Sequence[Verdict]) -> Iterator[str]:
     told = {(verdict.row.key, verdict.target.kind) for verdict in missed}
+    yield from _summary(rows, told, lambda row, kind: 1 / _factor(row, kind), "times as much", "worst")
+
+
+def _summary(
+    rows: Sequence[Row],
+    without: Set[tuple[str, str]],
+    factor: Callable[[Row, str], float],
+    unit: str,
+    superlative: str,
+) -> Iterator[str]:
+    """A sentence for each table that has lines where the factor is notable."""
+    tables: dict[tuple[str, str], list[tuple[float, Row]]] = {}
     for row, kind, _ in lines(rows):
-        if kind in row.ratios and (row.key, kind) not in told and _factor(row, kind) < 1 / _NOTABLE:
-            yield f"{row.title} ({COLUMNS[kind]}): {number(1 / _factor(row, kind))} times as much"
+        if kind in row.ratios:
+            tables.setdefault((row.group, kind), []).append((factor(row, kind), row))
+    for (group, kind), found in tables.items():
+        notable = [each for each in found if each[0] > _NOTABLE and (each[1].key, kind) not in without]
+        if not notable:
+            continue
+        notable.sort(key=lambda each: each[0])
+        least, (most, extreme) = notable[0][0], notable[-1]
+        span = _many(most) if len(notable) == 1 else f"{number(least)} to {_many(most)}"
+        head = f"{GROUPS[group]} ({COLUMNS[kind]}): {len(notable)} of {len(found)} lines"
+        yield f"{head}, {span} {unit}; {superlative}: {extreme.title}"
+
+
+def _many(factor: float) -> str:
+    return "any number of" if factor == math.inf else number(factor)

@@ -1,8 +1,9 @@
 """From a card's insertion or removal to the clients that wait for it in SCardGetStatusChange."""
 
 import random
+import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from bench.daemons import VPCD, Daemon
 from bench.lineup import Bench
@@ -11,7 +12,7 @@ from bench.results import Row
 #: how long a driver without events sleeps between looks, seconds; events come at random moments of it
 POLLING = 0.4
 #: turns of each daemon
-TURNS = 2
+TURNS = 4
 
 
 def measure(bench: Bench) -> Iterator[Row]:
@@ -21,30 +22,33 @@ def measure(bench: Bench) -> Iterator[Row]:
         for clients in plan.waiting:
             name = "1 client" if clients == 1 else f"{clients} clients"
             bench.say(f"card events for {name}")
-            first: dict[str, list[float]] = {}
-            last: dict[str, list[float]] = {}
+            turns: dict[str, list[list[list[float]]]] = {}
             for _ in range(TURNS):
                 for daemon in daemons:
                     events = plan.events if daemon.kind == VPCD else plan.events_polled
                     if clients > 1:
                         events = min(events, plan.events_polled // 2)
-                    for woken in _events(daemon, clients, events // TURNS, generator):
-                        first.setdefault(daemon.kind.key, []).append(woken[0])
-                        last.setdefault(daemon.kind.key, []).append(woken[-1])
-            yield from _rows(clients, name, first, last)
+                    found = list(_events(daemon, clients, events // TURNS, generator))
+                    turns.setdefault(daemon.kind.key, []).append(found)
+            yield from _rows(clients, name, turns)
 
 
-def _rows(
-    clients: int, name: str, first: dict[str, list[float]], last: dict[str, list[float]]
-) -> Iterator[Row]:
+def _rows(clients: int, name: str, turns: Mapping[str, list[list[list[float]]]]) -> Iterator[Row]:
+    """``turns``: for each daemon its turns, of these the events, of these the milliseconds of clients."""
     prefix = f"event-{clients}"
+    events = {kind: [event for turn in found for event in turn] for kind, found in turns.items()}
+    last = {kind: [event[-1] for event in found] for kind, found in events.items()}
     if clients == 1:
-        yield Row.of(f"{prefix}-p50", "events", "card event to the client, p50", "ms", last)
+        p50 = {
+            kind: [statistics.median(event[-1] for event in turn) for turn in found]
+            for kind, found in turns.items()
+        }
+        yield Row.of(f"{prefix}-p50", "events", "card event to the client, p50", "ms", p50)
         p99 = {kind: [_quantile(found, 0.99)] for kind, found in last.items()}
         yield Row.of(f"{prefix}-p99", "events", "card event to the client, p99", "ms", p99)
         return
     yield Row.of(f"{prefix}-all", "events", f"card event to the last of {name}", "ms", last)
-    spread = {kind: [b - a for a, b in zip(first[kind], last[kind], strict=True)] for kind in first}
+    spread = {kind: [event[-1] - event[0] for event in found] for kind, found in events.items()}
     yield Row.of(f"{prefix}-spread", "events", f"first to last of {name} woken", "ms", spread)
 
 

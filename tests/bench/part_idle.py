@@ -18,24 +18,26 @@ def measure(bench: Bench) -> Iterator[Row]:
 
 
 def _memory(bench: Bench) -> Iterator[Row]:
-    clients, readers = bench.plan.idle_clients, bench.plan.idle_readers
+    plan = bench.plan
     bench.say("memory")
     empty, few, per_client, per_reader = {}, {}, {}, {}
     for kind in bench.kinds:
-        if kind != NATIVE:
-            with Daemon(kind, 0, bench.programs, bench.cpu) as daemon:
-                empty[kind.key] = [_resident(daemon) / 1024]
         with Daemon(kind, _FEW, bench.programs, bench.cpu) as daemon:
             before = _resident(daemon)
             few[kind.key] = [before / 1024]
-            with daemon.client("waiting", "-", clients):
-                per_client[kind.key] = [(_resident(daemon) - before) / clients]
-        with Daemon(kind, readers, bench.programs, bench.cpu) as daemon:
-            per_reader[kind.key] = [(_resident(daemon) - before) / (readers - _FEW)]
-    yield Row.of("rss-empty", "memory", "RSS without readers", "MiB", empty)
+            with daemon.client("waiting", "-", plan.idle_clients):
+                per_client[kind.key] = [(_resident(daemon) - before) / plan.idle_clients]
+        if plan.has_variants:
+            with Daemon(kind, plan.idle_readers, bench.programs, bench.cpu) as daemon:
+                per_reader[kind.key] = [(_resident(daemon) - before) / (plan.idle_readers - _FEW)]
+        if plan.has_variants and kind != NATIVE:
+            with Daemon(kind, 0, bench.programs, bench.cpu) as daemon:
+                empty[kind.key] = [_resident(daemon) / 1024]
     yield Row.of("rss", "memory", f"RSS with {_FEW} readers and cards, helpers included", "MiB", few)
     yield Row.of("rss-client", "memory", "RSS for each idle client more", "KiB", per_client)
-    yield Row.of("rss-reader", "memory", "RSS for each reader more", "KiB", per_reader)
+    if plan.has_variants:
+        yield Row.of("rss-reader", "memory", "RSS for each reader more", "KiB", per_reader)
+        yield Row.of("rss-empty", "memory", "RSS without readers", "MiB", empty)
 
 
 def _resident(daemon: Daemon) -> int:

@@ -11,7 +11,7 @@ class Plan:
     #: of part_calls.py: the sizes of APDUs and the calls, by their keys
     sizes: tuple[str, ...]
     calls: tuple[str, ...]
-    #: further conditions: on any processor, with an ordinary emulator
+    #: further conditions: on any processor, with an ordinary emulator, without readers
     has_variants: bool
     #: the native library in pypcscd not only for calls
     native_everywhere: bool
@@ -63,8 +63,8 @@ FULL = Plan(
 )
 
 SMOKE = Plan(
-    rounds=9,
-    seconds=0.04,
+    rounds=15,
+    seconds=0.03,
     sizes=("5", "64k"),
     calls=("status", "list", "changes", "connect"),
     has_variants=False,
@@ -75,10 +75,10 @@ SMOKE = Plan(
     contention_rounds=2,
     contention_seconds=0.5,
     events=40,
-    events_polled=6,
+    events_polled=4,
     waiting=(1,),
     starting=("exec",),
-    starts=5,
+    starts=4,
     idle_clients=50,
     idle_readers=4,
     settle=5.5,

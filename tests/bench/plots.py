@@ -17,6 +17,17 @@ _STYLES = {
 
 def draw(rows: Mapping[str, Row], folder: Path) -> list[str]:
     """Write the plots that the rows suffice for; the names of those, without extension."""
+    curves = {
+        name: [(title, label, log, _curves(rows, pattern)) for title, label, pattern, log in panels]
+        for name, panels in _PLOTS.items()
+    }
+    wanted = {name: panels for name, panels in curves.items() if any(found for *_, found in panels)}
+    if wanted:
+        _draw(wanted, folder)
+    return list(wanted)
+
+
+def _draw(plots: Mapping[str, Sequence[tuple[str, str, bool, Any]]], folder: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -24,21 +35,15 @@ def draw(rows: Mapping[str, Row], folder: Path) -> list[str]:
     mpl.rcParams.update({"svg.hashsalt": "pypcscd", "svg.fonttype": "none", "font.size": 9})
     from matplotlib import pyplot
 
-    drawn = []
-    for name, panels in _PLOTS.items():
-        curves = [(title, label, log, _curves(rows, pattern)) for title, label, pattern, log in panels]
-        if not any(found for *_, found in curves):
-            continue
+    for name, panels in plots.items():
         figure, axes = pyplot.subplots(1, len(panels), figsize=(4.4 * len(panels), 3.3), layout="constrained")
-        for axis, (title, label, log, found) in zip(axes, curves, strict=True):
+        for axis, (title, label, log, found) in zip(axes, panels, strict=True):
             _panel(axis, title, label, log, found)
         axes[0].legend(frameon=False, fontsize=8)
         for kind in ("png", "svg"):
             metadata = {"Date": None} if kind == "svg" else {"Software": None}
             figure.savefig(folder / f"{name}.{kind}", dpi=110, metadata=metadata)
         pyplot.close(figure)
-        drawn.append(name)
-    return drawn
 
 
 #: file -> panels: title, axis, the key of the rows around the number, logarithmic
@@ -53,7 +58,7 @@ _PLOTS: Mapping[str, Sequence[tuple[str, str, tuple[str, str], bool]]] = {
         ("With 5 ms between: p99 wait", "ms", ("think-", "-p99"), True),
     ),
     "usb": (
-        ("Simulated USB, cards of 200 ms", "ms for 10 APDUs each", ("usb-slow-", ""), False),
+        ("Simulated USB, cards of 200 ms", "ms for 5 APDUs each", ("usb-slow-", ""), False),
         ("CPU of the daemon, cards of 0 ms", "µs per APDU", ("usb-rate-", "-cpu"), False),
     ),
 }

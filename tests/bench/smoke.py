@@ -16,24 +16,25 @@ from bench.table import number, plain
 ATTEMPTS = 3
 
 #: row -> which of ours, and the bound of its ratio to pcscd
-BOUNDS: Mapping[str, tuple[tuple[str, float], ...]] = {
-    "apdu-5": (("vpcd", 2.0), ("native", 4.0)),
-    "apdu-5-cpu": (("vpcd", 3.0), ("native", 6.0)),
-    "apdu-64k": (("vpcd", 3.0), ("native", 5.0)),
-    "status": (("vpcd", 3.5),),
-    "list": (("vpcd", 3.5),),
-    "changes": (("vpcd", 4.0),),
-    "connect": (("vpcd", 4.5),),
-    "readers-8": (("vpcd", 3.5),),
-    "contend-4-rate": (("vpcd", 0.4),),
-    "contend-4-worst": (("vpcd", 0.1),),
-    "think-4-p99": (("vpcd", 0.2),),
-    "event-1-p50": (("vpcd", 0.1),),
-    "exec-visible": (("vpcd", 2.0),),
-    "rss": (("vpcd", 14.0),),
-    "rss-client": (("vpcd", 1.0),),
-    "idle-wakeups": (("vpcd", 0.3),),
-    "idle-cpu": (("vpcd", 0.3),),
+BOUNDS: Mapping[str, Mapping[str, float]] = {
+    "apdu-5": {"vpcd": 2.7, "native": 4.5},
+    "apdu-5-cpu": {"vpcd": 4.0, "native": 8.0},
+    "apdu-64k": {"vpcd": 3.5, "native": 5.0},
+    "status": {"vpcd": 4.0},
+    "list": {"vpcd": 4.0},
+    "changes": {"vpcd": 4.5},
+    "connect": {"vpcd": 5.0},
+    "readers-8": {"vpcd": 3.5},
+    "contend-4-rate": {"vpcd": 0.2},
+    "contend-4-worst": {"vpcd": 0.2},
+    "think-4-p99": {"vpcd": 0.2},
+    "event-1-p50": {"vpcd": 0.1},
+    # of processor time: the wall time of a start is that of whatever else runs
+    "exec-cpu": {"vpcd": 90.0},
+    "rss": {"vpcd": 14.0},
+    "rss-client": {"vpcd": 1.0},
+    "idle-wakeups": {"vpcd": 0.3},
+    "idle-cpu": {"vpcd": 0.3},
 }
 
 
@@ -48,7 +49,7 @@ def best_ratio(row: Row, kind: str) -> float:
 def beyond(rows: list[Row]) -> Iterator[tuple[str, str]]:
     """The rows beyond their bounds: row and kind, and what to say of it."""
     for row in rows:
-        for kind, bound in BOUNDS.get(row.key, ()):
+        for kind, bound in BOUNDS.get(row.key, {}).items():
             ratio = best_ratio(row, kind)
             is_beyond = ratio < bound if row.more_is_better else ratio > bound
             if is_beyond:
@@ -78,6 +79,7 @@ def main() -> int:
                 again = dict(beyond(session.measure(bench, part)))
                 found = {key: again[key] for key in found if key in again}
             failures |= found
+            print(f"{time.monotonic() - started:4.0f} s  {part}", file=sys.stderr, flush=True)
     print(plain(measured))
     unmeasured = set(BOUNDS) - {row.key for row in measured}
     print(f"\n{len(measured)} rows in {time.monotonic() - started:.0f} s")

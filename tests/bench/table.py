@@ -16,7 +16,6 @@ GROUPS = {
     "memory": "Memory",
     "idle": "Idle",
     "usb": "CCID readers on simulated USB",
-    "instructions": "User-space instructions",
 }
 #: in the order of columns
 COLUMNS = {

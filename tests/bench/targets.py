@@ -85,3 +85,8 @@ def judge(rows: Mapping[str, Row]) -> Iterator[Verdict]:
         figure = target.figure(row) if row is not None else None
         if row is not None and figure is not None:
             yield Verdict(target, row, figure)
+
+
+def unjudged(rows: Mapping[str, Row]) -> list[str]:
+    """The rows that targets are for and that were not measured."""
+    return sorted({target.row for target in TARGETS if target.row not in rows})
