@@ -13,6 +13,7 @@ import socket
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import cast
 
 from pypcscd.driver import (
     Answer,
@@ -133,8 +134,7 @@ class _Connection(asyncio.Protocol):
         self._slot.emulator_gone()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self.peer = _address(transport.get_extra_info("peername"))
         if not self._slot.emulator_came(self):
             self._has_ended = True

@@ -76,7 +76,6 @@ def _serve(options: argparse.Namespace) -> int:
             return child
         background = child
     # Costly imports, not needed to print a help text, nor by who waits for the daemon in the background.
-    _import_asyncio()
     from pypcscd import lifecycle, logs
     from pypcscd.daemon import Daemon
     from pypcscd.notify import Notifier
@@ -105,15 +104,3 @@ def _serve(options: argparse.Namespace) -> int:
     if background is not None:
         background.ended(0)
     return 0
-
-
-def _import_asyncio() -> None:
-    """Without ssl, which asyncio takes along where it is: a tenth of the start and 4 MB, for nothing here.
-
-    Whoever needs it, perhaps a virtual card, can import it afterwards.
-    """
-    if "ssl" not in sys.modules:
-        sys.modules["ssl"] = None  # type: ignore[assignment]
-        import asyncio  # noqa: F401
-
-        del sys.modules["ssl"]

@@ -13,6 +13,7 @@ from pypcscd.client_sockets import shown
 from pypcscd.config import Config, DaemonError
 from pypcscd.daemon import Daemon
 from pypcscd.eager import Background
+from pypcscd.event_loop import new_event_loop
 from pypcscd.idle import IdleClock
 from pypcscd.notify import Notifier
 
@@ -44,7 +45,8 @@ def run(
     _allow_many_clients()
     lifecycle = _Lifecycle(daemon, notifier or Notifier({}), reread)
     try:
-        asyncio.run(lifecycle.run(ready))
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(lifecycle.run(ready))
     finally:
         lifecycle.has_ended()
 

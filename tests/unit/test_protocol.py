@@ -61,9 +61,9 @@ def test_body_sizes(dialect: Dialect, order: str) -> None:
     layouts = codec(dialect, order)
     for command, (sent, answered) in SIZES[dialect].items():
         layout = layouts.requests[command]
-        assert (layout.structure.size if layout else 0) == sent, command
+        assert (layout.size if layout else 0) == sent, command
         reply = layouts.replies.get(command)
-        assert (reply.structure.size if reply else None) == answered, command
+        assert (reply.size if reply else None) == answered, command
 
 
 @dialects

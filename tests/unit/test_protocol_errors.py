@@ -156,7 +156,7 @@ def reject(dialect: Dialect, data: bytes) -> str:
 def test_wrong_size_is_refused_with_the_header(dialect: Dialect) -> None:
     for command in dialect.commands():
         right = codec(dialect, NATIVE_ORDER).requests[command]
-        size = right.structure.size if right else 0
+        size = right.size if right else 0
         for wrong in {0, 1, size - 1, size + 1, size + 4, 2**31, 2**32 - 1} - {size, -1}:
             text = reject(dialect, header(wrong, command))
             assert command.name in text

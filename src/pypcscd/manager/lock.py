@@ -9,8 +9,8 @@ ticket whose owner is waiting at that moment.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Hashable
-from typing import Generic, TypeVar
+from collections.abc import Coroutine, Hashable
+from typing import Any, Generic, TypeVar
 
 Holder = TypeVar("Holder", bound=Hashable)
 
@@ -18,8 +18,8 @@ Holder = TypeVar("Holder", bound=Hashable)
 class CommandQueue:
     """The queue in front of a card: one command at a time, first come, first served.
 
-    ``async with`` it. An ``asyncio.Lock`` does the same at twice the cost, and nearly always there is
-    nobody to wait for.
+    ``async with`` it; or, where a coroutine less counts: ``take``, await what it returns, if anything,
+    and ``leave`` at the end. Nearly always there is nobody to wait for.
     """
 
     __slots__ = ("_is_taken", "_waiting")
@@ -31,10 +31,29 @@ class CommandQueue:
     def locked(self) -> bool:
         return self._is_taken
 
+    def take(self) -> Coroutine[Any, Any, None] | None:
+        """Take the turn. What is returned must be awaited first, None: it has come already."""
+        if self._is_taken:
+            return self._wait()
+        self._is_taken = True
+        return None
+
+    def leave(self) -> None:
+        """The command is over."""
+        if self._waiting:
+            self._pass_on()
+        else:
+            self._is_taken = False
+
     async def __aenter__(self) -> None:
-        if not self._is_taken:
-            self._is_taken = True
-            return
+        turn = self.take()
+        if turn is not None:
+            await turn
+
+    async def __aexit__(self, *_exception: object) -> None:
+        self.leave()
+
+    async def _wait(self) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
@@ -44,12 +63,6 @@ class CommandQueue:
                 # its turn had come already
                 self._pass_on()
             raise
-
-    async def __aexit__(self, *_exception: object) -> None:
-        if self._waiting:
-            self._pass_on()
-        else:
-            self._is_taken = False
 
     def _pass_on(self) -> None:
         while self._waiting:

@@ -351,8 +351,13 @@ class Manager:
         reader = handle.reader
         if reader.is_gone:
             raise PcscError(ReturnCode.E_INVALID_VALUE)
-        await self._await_lock(handle)
-        async with reader.commands:
+        holder = reader.lock.holder
+        if holder is not None and holder is not handle:
+            await self._await_lock(handle)
+        turn = reader.commands.take()
+        if turn is not None:
+            await turn
+        try:
             reader.check_available()
             self._check_event(handle)
             sent = used = reader.protocol
@@ -367,6 +372,8 @@ class Manager:
                     reader.card_is_missing()
                 self._log_failure(handle, "SCardTransmit", error)
                 raise results.translate(results.TRANSMIT, error) from error
+        finally:
+            reader.commands.leave()
         self._check_fits(response, room)
         return used, response
 

@@ -7,7 +7,7 @@ saying "powered" then, because the next connection powers the card again.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from pypcscd import atr
@@ -397,12 +397,10 @@ class Reader:
         self.protocol = protocol
         self._touched()
 
-    async def transmit(self, protocol: Protocol, apdu: bytes) -> bytes:
-        """One exchange with the card. Raises DriverError."""
+    def transmit(self, protocol: Protocol, apdu: bytes) -> Awaitable[bytes]:
+        """One exchange with the card. Awaiting it raises DriverError."""
         slot = self.slot
-        return await Bounded(
-            slot.transmit(protocol, apdu), slot.transmit_deadline, self._timed_out, self._alarm
-        )
+        return Bounded(slot.transmit(protocol, apdu), slot.transmit_deadline, self._timed_out, self._alarm)
 
     async def control(self, code: int, data: bytes) -> bytes:
         """One command to the reader. Raises DriverError."""

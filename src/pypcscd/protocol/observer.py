@@ -204,7 +204,7 @@ class Observer:
             candidate = codec(dialect, self._byte_order)
             if number in candidate.requests:
                 layout = candidate.requests[number]
-                if size == (layout.structure.size if layout else 0):
+                if size == (layout.size if layout else 0):
                     self._codec = candidate
                     return True
         return False
@@ -287,7 +287,7 @@ class Observer:
 
     def _reply(self, command: Command) -> SeenReply | None:
         layout = self._codec.replies[command]
-        size = layout.structure.size
+        size = layout.size
         if len(self._from_daemon) < size:
             return None
         body = layout.decode(self._from_daemon)

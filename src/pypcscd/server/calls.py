@@ -1,12 +1,12 @@
 """From messages to calls of the manager, and back: one method for each command.
 
-Each returns the bytes of the answer. A call that fails raises PcscError; ``refusal`` makes the
-answer of it.
+Each returns the bytes of the answer, or is a coroutine for them where it may have to wait. A call that
+fails raises PcscError; ``refusal`` makes the answer of it.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
-from typing import cast
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, cast
 
 from pypcscd.manager.handles import Client, InsufficientBufferError
 from pypcscd.manager.manager import Manager
@@ -50,6 +50,10 @@ _NUMERIC_ATTRIBUTES = frozenset(
 )
 
 
+#: an answer, or the coroutine that makes it where that may take time
+_Answering = bytes | Coroutine[Any, Any, bytes]
+
+
 class NoAnswerError(Exception):
     """There is nothing that could be answered; the connection is to be closed."""
 
@@ -91,7 +95,7 @@ class Calls:
         self.may_use: Callable[[str], Awaitable[bool]] | None = None
         #: pcsc-lite 1.6.5 does not say that it has stopped waiting; an event would be out of place then
         self._forgets_to_stop = False
-        self._methods: dict[Command, Callable[[Request], Awaitable[bytes]]] = {
+        self._methods: dict[Command, Callable[[Request], _Answering]] = {
             Command.ESTABLISH_CONTEXT: self._establish_context,
             Command.RELEASE_CONTEXT: self._release_context,
             Command.CONNECT: self._connect,
@@ -123,19 +127,17 @@ class Calls:
         """Take ``deny`` back."""
         self._is_denied = False
 
-    async def answer(self, request: Request) -> bytes:
-        """Carry out a request.
+    def answer(self, request: Request) -> _Answering:
+        """Carry out a request: its answer, or a coroutine for it where that may take time.
 
-        Raises UnknownHandleError for a card handle of somebody else, and NoAnswerError.
+        Either raises PcscError, of which ``refusal`` makes the answer, UnknownHandleError for a card
+        handle of somebody else, and NoAnswerError.
         """
         if self._is_denied:
             return self._denial(request)
         if self._forgets_to_stop and request.command is not Command.STOP_WAITING_READER_STATE_CHANGE:
             self._manager.stop_waiting(self._client)
-        try:
-            return await self._methods[request.command](request)
-        except PcscError as error:
-            return self.refusal(request, error)
+        return self._methods[request.command](request)
 
     def refusal(self, request: Request, error: PcscError) -> bytes:
         """The answer that says no: the request with the return code, and how much room it takes."""
@@ -163,7 +165,7 @@ class Calls:
 
     # --- contexts and connections -------------------------------------------------------------
 
-    async def _version(self, request: Request) -> bytes:
+    def _version(self, request: Request) -> bytes:
         body = cast(Version, request.body)
         dialect = DIALECTS.get((body.major, body.minor))
         if dialect is None:
@@ -175,7 +177,7 @@ class Calls:
         self._forgets_to_stop = dialect.wait_has_body
         return self._connection.reply(body._replace(rv=ReturnCode.SUCCESS))
 
-    async def _establish_context(self, request: Request) -> bytes:
+    def _establish_context(self, request: Request) -> bytes:
         body = cast(EstablishContext, request.body)
         context = self._manager.establish_context(self._client, body.scope)
         return self._connection.reply(EstablishContext(body.scope, context))
@@ -237,16 +239,7 @@ class Calls:
         protocol, response = await self._manager.transmit(
             self._client, body.card, body.send_protocol, request.data, body.receive_length
         )
-        reply = Transmit(
-            body.card,
-            body.send_protocol,
-            body.send_pci_length,
-            body.send_length,
-            protocol,
-            body.receive_pci_length,
-            len(response),
-        )
-        return self._connection.reply(reply, response)
+        return self._connection.reply(body.answered(protocol, len(response)), response)
 
     async def _control(self, request: Request) -> bytes:
         body = cast(Control, request.body)
@@ -287,7 +280,7 @@ class Calls:
         size = self._connection.table_size
         return self._tables.get(self._connection.codec, self._client.view.snapshot(), size)
 
-    async def _get_readers_state(self, request: Request) -> bytes:
+    def _get_readers_state(self, request: Request) -> bytes:
         if self._connection.dialect.wait_has_body:
             self._shown = self._client.view.snapshot()
         return self._connection.reply_readers(self._fixed_table())
@@ -298,18 +291,18 @@ class Calls:
         view = self._client.view
         return view.snapshot(), max(view.most_readers, FIXED_TABLE_SIZE)
 
-    async def _readers_state_size(self, request: Request) -> bytes:
+    def _readers_state_size(self, request: Request) -> bytes:
         self._counted = self._count()
         return self._connection.reply(StatesSize(self._counted[1]))
 
-    async def _readers_state_array(self, request: Request) -> bytes:
+    def _readers_state_array(self, request: Request) -> bytes:
         # As many records as were counted, even if a reader has come or gone since: the client
         # has made room for them and reads no more and no less.
         readers, size = self._counted or self._count()
         self._counted = None
         return self._connection.reply_readers(self._tables.get(self._connection.codec, readers, size))
 
-    async def _wait(self, request: Request) -> bytes:
+    def _wait(self, request: Request) -> bytes:
         # Registering and taking the table happen in the same turn of the event loop: a change
         # is either in the table or wakes the client.
         self._manager.wait(self._client)
@@ -322,13 +315,13 @@ class Calls:
             return silence + self._connection.event(ReturnCode.SUCCESS)
         return silence
 
-    async def _stop_waiting(self, request: Request) -> bytes:
+    def _stop_waiting(self, request: Request) -> bytes:
         if self._manager.stop_waiting(self._client):
             return self._connection.reply(Waiting())
         # The event that has been sent, or is sent now, is taken for the answer.
         return self._connection.no_reply()
 
-    async def _get_reader_events(self, request: Request) -> bytes:
+    def _get_reader_events(self, request: Request) -> bytes:
         return self._connection.reply(ReaderEvents(self._client.view.reader_events))
 
     async def _cancel_transaction(self, request: Request) -> bytes:
@@ -337,7 +330,7 @@ class Calls:
         await self._manager.status(self._client, body.card)
         return self._connection.reply(CancelTransaction(body.card))
 
-    async def _cancel(self, request: Request) -> bytes:
+    def _cancel(self, request: Request) -> bytes:
         body = cast(Cancel, request.body)
         self._manager.cancel(self._client, body.context)
         return self._connection.reply(Cancel(body.context))

@@ -40,7 +40,10 @@ class Session(asyncio.BufferedProtocol):
         #: set while somebody watches this connection
         self.tap: Tap | None = None
         self._is_refused = False
+        #: what is waited for: a call, or whether the client may make any
         self._pending: eager.Running[bytes] | eager.Running[bool] | None = None
+        #: the request that the call belongs to
+        self._request: Request | None = None
         self._is_congested = False
         #: it has sent so far ahead that it is not read from for now
         self._is_paused = False
@@ -161,31 +164,46 @@ class Session(asyncio.BufferedProtocol):
 
     def _begin(self, request: Request) -> None:
         try:
-            outcome = eager.start(self._calls.answer(request))
-        except (NoAnswerError, UnknownHandleError) as error:
-            self._drop(f"{request.command.name}: {error}")
-        except Exception:
-            self._fail(request)
+            answer = self._calls.answer(request)
+            if not isinstance(answer, bytes):
+                outcome = eager.start(answer)
+                if isinstance(outcome, eager.Running):
+                    self._pending = outcome
+                    self._request = request
+                    outcome.add_done_callback(self._complete)
+                    return
+                answer = outcome.value
+        except Exception as error:
+            self._answer_failure(request, error)
         else:
-            if isinstance(outcome, eager.Running):
-                self._pending = outcome
-                outcome.add_done_callback(lambda running: self._complete(request, running))
-            else:
-                self._send(outcome.value)
+            self._send(answer)
 
-    def _complete(self, request: Request, running: eager.Running[bytes]) -> None:
-        self._pending = None
+    def _complete(self, running: eager.Running[bytes]) -> None:
+        request = cast(Request, self._request)
+        self._pending = self._request = None
         if running.cancelled():
             return
         try:
             answer = running.result()
-        except (NoAnswerError, UnknownHandleError) as error:
-            self._drop(f"{request.command.name}: {error}")
-        except Exception:
-            self._fail(request)
+        except Exception as error:
+            self._answer_failure(request, error)
         else:
             self._send(answer)
-            self._go_on()
+        self._go_on()
+
+    def _answer_failure(self, request: Request, error: Exception) -> None:
+        """A call has failed: mostly as calls may, which the client is told."""
+        if isinstance(error, NoAnswerError | UnknownHandleError):
+            self._drop(f"{request.command.name}: {error}")
+            return
+        if not isinstance(error, PcscError):
+            self._log_defect(request, error)
+            if request.body is None:
+                self._drop("the daemon has no answer")
+                return
+            error = PcscError(ReturnCode.F_INTERNAL_ERROR)
+        if self._transport is not None:
+            self._send(self._calls.refusal(request, error))
 
     def _notify(self, rv: ReturnCode) -> None:
         self._send(self._connection.event(rv))
@@ -217,16 +235,7 @@ class Session(asyncio.BufferedProtocol):
         self._ended(self)
         log.debug("%s disconnected", self._peer)
 
-    def _fail(self, request: Request) -> None:
-        """A defect of ours: this call fails, everything else goes on."""
-        log.exception("%s: %s failed inside the daemon; please report this", self._peer, request.command.name)
-        if self._transport is None:
-            return
-        if request.body is None:
-            self._drop("the daemon has no answer")
-            return
-        refusal = self._calls.refusal(request, PcscError(ReturnCode.F_INTERNAL_ERROR))
-        if self.tap is not None:
-            self.tap.sent(refusal)
-        self._transport.write(refusal)
-        self._go_on()
+    def _log_defect(self, request: Request, error: Exception) -> None:
+        """This call fails by our fault; everything else goes on."""
+        why = "%s: %s failed inside the daemon; please report this"
+        log.error(why, self._peer, request.command.name, exc_info=error)
