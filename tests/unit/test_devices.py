@@ -197,36 +197,37 @@ async def test_what_was_unplugged_is_not_repaired(
         device.lost("the device is gone")
         await until(lambda: names(manager) == [] and device.is_closed)
         await keeper.remove(CONFIG, "unplugged")
-    assert messages(caplog) == ["Fake: unplugged (a test; the device is gone)"]
+    assert messages(caplog) == ["Fake: unplugged (a test)"]
     assert {record.levelname for record in caplog.records} == {"INFO"}
     assert driver.opened == ["fake"]
 
 
-async def test_who_is_told_first_says_unplugged(
-    keeper: DeviceKeeper, driver: FakeDriver, caplog: pytest.LogCaptureFixture
-) -> None:
-    driver.outcomes = [FakeDevice([FakeSlot()])]
-    keeper.add(CONFIG)
-    await keeper.settle(5)
-    with caplog.at_level(logging.INFO):
-        await keeper.remove(CONFIG, "unplugged")
-    assert messages(caplog) == ["Fake: unplugged (a test)"]
-
-
 async def test_an_unplugged_device_that_nobody_removes_is_tried_after_all(
-    keeper: DeviceKeeper, driver: FakeDriver, manager: Manager, monkeypatch: pytest.MonkeyPatch
+    keeper: DeviceKeeper,
+    driver: FakeDriver,
+    manager: Manager,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(devices_module, "_NOTICE_BOUND", 0.02)
+    caplog.set_level(logging.INFO)
+    gone = DeviceOpenError("not there", is_gone=True)
     first, second = FakeDevice([FakeSlot()]), FakeDevice([FakeSlot()])
-    driver.outcomes = [first, DeviceOpenError("not there", is_gone=True), second]
+    driver.outcomes = [first, gone, gone, gone, gone, second]
+    driver.can_reset = True
     keeper.add(CONFIG)
     await keeper.settle(5)
     first.is_unplugged = True
     first.lost("the device is gone")
     await until(lambda: first.is_closed and names(manager) == ["Fake 00 00"])
-    # as it was opened again, its next end is news again
-    assert driver.opened == ["fake"] * 3
-    await keeper.close()
+    assert driver.opened == ["fake"] * 6
+    assert driver.reset_after == []
+    assert messages(caplog) == [
+        "Fake: unplugged (a test; not there)",
+        "Fake: still plugged in, and opened again after a reset (a test)",
+    ]
+    await keeper.remove(CONFIG, "unplugged")
+    assert messages(caplog)[2:] == ["Fake: unplugged (a test)"], "it was opened again, so this is news"
 
 
 async def test_a_device_that_fails_again_and_again_is_reset_once(

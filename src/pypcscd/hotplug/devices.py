@@ -18,7 +18,7 @@ _STABLE_AFTER = 60.0
 _ENOUGH_FAILURES = 3
 #: seconds until a device may be reset again: a reset may look as if it had been plugged in anew
 _RESET_INTERVAL = 60.0
-#: seconds in which whoever follows what is plugged in should have heard that a device was unplugged
+#: seconds in which whoever follows what is plugged in should have heard that a device is not there
 _NOTICE_BOUND = 3.0
 #: seconds that a new device waits for those that are being closed, to take over their numbers
 _CLOSING_BOUND = 1.0
@@ -40,6 +40,8 @@ class _Wanted:
         self.was_reset = False
         #: the log has said that it was unplugged
         self.is_unplugged = False
+        #: it has vanished, which a reset at its port looks like as well
+        self.has_vanished = False
 
     @property
     def name(self) -> str:
@@ -222,23 +224,24 @@ class DeviceKeeper:
                 if others and patience.failures >= _ENOUGH_FAILURES and not error.is_gone:
                     return error
                 level, why, what = logging.WARNING, str(error), "trying"
-                is_gone, may_reset = error.is_gone, error.reset_may_help
+                may_reset = error.reset_may_help
+                if error.is_gone:
+                    # What follows the system's devices tells soon what has become of it.
+                    self._note_unplugged(wanted, why)
+                    level, pause = logging.DEBUG, max(pause, _NOTICE_BOUND)
             else:
-                wanted.is_unplugged = False
+                self._note_open(wanted)
                 level, why, what = logging.ERROR, await self._serve(wanted, number, device), "opening it"
                 patience.note_open_for(loop.time() - opened_at)
                 pause = patience.note_failure()
-                is_gone, may_reset = device.is_unplugged, True
+                wanted.has_vanished, may_reset = device.is_unplugged, not device.is_unplugged
+                if device.is_unplugged:
+                    # Mostly this wait is ended by the removal.
+                    level = logging.DEBUG
             wanted.tried.set()
-            if is_gone:
-                self._note_unplugged(wanted, why)
-                pause = max(pause, _NOTICE_BOUND)
-            elif may_reset and patience.failures >= _ENOUGH_FAILURES and await self._reset(wanted, config):
+            if may_reset and patience.failures >= _ENOUGH_FAILURES and await self._reset(wanted, config):
                 continue
-            else:
-                log.log(
-                    level, "%s (%s): %s; %s again in %.1f s", wanted.name, wanted.origin, why, what, pause
-                )
+            log.log(level, "%s (%s): %s; %s again in %.1f s", wanted.name, wanted.origin, why, what, pause)
             await self._wait_for_change(wanted, pause)
 
     async def _wait_for_change(self, wanted: _Wanted, seconds: float) -> None:
@@ -249,10 +252,14 @@ class DeviceKeeper:
             return
 
     def _note_unplugged(self, wanted: _Wanted, why: str) -> None:
-        """Said once: what follows the system's devices tells soon what has become of it."""
-        level = logging.DEBUG if wanted.is_unplugged else logging.INFO
-        log.log(level, "%s: unplugged (%s; %s)", wanted.name, wanted.origin, why)
+        if not wanted.is_unplugged:
+            log.info("%s: unplugged (%s; %s)", wanted.name, wanted.origin, why)
         wanted.is_unplugged = True
+
+    def _note_open(self, wanted: _Wanted) -> None:
+        if wanted.has_vanished:
+            log.info("%s: still plugged in, and opened again after a reset (%s)", wanted.name, wanted.origin)
+        wanted.has_vanished = wanted.is_unplugged = False
 
     async def _reset(self, wanted: _Wanted, config: DeviceConfig) -> bool:
         """The last resort, once for each time that the device is plugged in; False: not done."""
