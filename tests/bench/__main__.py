@@ -1,6 +1,7 @@
 """The command line: ``PYTHONPATH=tests python -m bench …``, see README.md."""
 
 import argparse
+import importlib
 import json
 import sys
 import tempfile
@@ -15,8 +16,9 @@ from bench.results import Row
 from bench.table import GROUPS, plain
 from bench.targets import unjudged
 
-USB = "usb"
-ALL = (*session.PARTS, USB)
+#: what is measured in virtual machines, as modules
+MACHINES = ("usb", "counted")
+ALL = (*session.PARTS, *MACHINES)
 RESULT = Path("build/bench/results.json")
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -28,6 +30,8 @@ def main() -> int:
     run.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(ALL)}; all if none is named")
     run.add_argument("--out", type=Path, default=RESULT, help="file for the results (%(default)s)")
     commands.add_parser("smoke", help="a short run that fails if something became much slower")
+    in_guest = commands.add_parser("in-guest", help="for bench itself: what it runs in a virtual machine")
+    in_guest.add_argument("programs", type=Path)
     for name, words in (("docs", "write docs/performance.md"), ("table", "print the table")):
         command = commands.add_parser(name, help=f"{words} from results")
         command.add_argument("result", type=Path, nargs="?", default=RESULT)
@@ -44,6 +48,11 @@ def _obey(options: argparse.Namespace) -> int:
         from bench import smoke
 
         return smoke.main()
+    if options.command == "in-guest":
+        from bench import counted
+
+        counted.in_guest(options.programs)
+        return 0
     if options.command == "run":
         _run(options.parts or ALL, options.out)
         return 0
@@ -68,18 +77,19 @@ def _run(parts: Sequence[str], out: Path) -> None:
     rows: list[Row] = []
     failures: list[str] = []
     say = _progress()
-    # USB before the others, because these enter a namespace for good
-    if USB in parts:
-        try:
-            rows += _usb(say)
-        except BrokenError as error:
-            # the other parts can do without
-            failures.append(str(error))
-    if set(parts) != {USB}:
+    # before the others, because these enter a namespace for good
+    for part in MACHINES:
+        if part in parts:
+            try:
+                rows += _in_machine(part, say)
+            except BrokenError as error:
+                # the other parts can do without
+                failures.append(str(error))
+    here = [part for part in session.PARTS if part in parts]
+    if here:
         with session.private(FULL, say) as bench:
-            for part in session.PARTS:
-                if part in parts:
-                    rows += session.measure(bench, part)
+            for part in here:
+                rows += session.measure(bench, part)
     if set(parts) != set(ALL) and out.exists():
         # those that were not measured now stay as they were
         new = {row.group for row in rows}
@@ -94,11 +104,10 @@ def _run(parts: Sequence[str], out: Path) -> None:
         raise BrokenError("\n".join(failures))
 
 
-def _usb(say: Callable[[str], None]) -> list[Row]:
-    from bench import usb
-
+def _in_machine(part: str, say: Callable[[str], None]) -> list[Row]:
+    module = importlib.import_module(f"bench.{part}")
     with tempfile.TemporaryDirectory(prefix="pypcscd-bench-") as folder:
-        return list(usb.measure(Programs(Path(folder)), say))
+        return list(module.measure(Programs(Path(folder)), say))
 
 
 def _progress() -> Callable[[str], None]:

@@ -1,6 +1,6 @@
 """How much is measured: everything, or enough to notice that something broke."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -84,3 +84,6 @@ SMOKE = Plan(
     settle=5.5,
     idle=2.0,
 )
+
+#: where one instruction takes a nanosecond, little is enough
+COUNTED = replace(SMOKE, rounds=2, seconds=0.04, sizes=("5", "255", "4k", "64k"), calls=FULL.calls)

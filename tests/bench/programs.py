@@ -20,13 +20,13 @@ class Programs:
     """The compiled programs, in a folder that its owner removes."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def __getitem__(self, name: str) -> Path:
         return self.compiled(HERE / f"{name}.c")
 
     def compiled(self, source: Path) -> Path:
-        out = self._folder / source.stem
+        out = self.folder / source.stem
         if not out.exists():
             subprocess.run(["cc", *FLAGS, "-o", out, source, *LIBRARIES], check=True)
         return out

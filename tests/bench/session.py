@@ -17,14 +17,17 @@ PARTS = ("calls", "parallel", "contention", "events", "start", "idle")
 
 
 @contextmanager
-def private(plan: Plan, say: Callable[[str], None]) -> Iterator[Bench]:
-    """Enters the namespace for good, so nothing else should be done by this process afterwards."""
+def private(plan: Plan, say: Callable[[str], None], programs: Programs | None = None) -> Iterator[Bench]:
+    """Enters the namespace for good, so nothing else should be done by this process afterwards.
+
+    ``programs``: where they are compiled already.
+    """
     try:
         namespace.enter()
     except OSError as error:
         raise BrokenError(f"no private namespace ({error}): the daemons need one each; try as root") from None
     with tempfile.TemporaryDirectory(prefix="bench-", dir="/run") as folder:
-        yield Bench(plan, Programs(Path(folder)), say)
+        yield Bench(plan, programs or Programs(Path(folder)), say)
 
 
 def measure(bench: Bench, part: str) -> list[Row]:

@@ -15,6 +15,7 @@ GROUPS = {
     "start": "Start",
     "memory": "Memory",
     "idle": "Idle",
+    "counted": "One client, in counted instructions",
     "usb": "CCID readers on simulated USB",
 }
 #: in the order of columns

@@ -12,12 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from bench import guest
 from bench.programs import BrokenError, Programs
 from bench.results import Row
 from bench.targets import TIMES
 
-SYSTEM = Path(__file__).parent.parent / "system"
-PARALLEL = SYSTEM.parent / "clients" / "parallel.c"
+FIGURES = guest.SYSTEM / "guest" / "figures.py"
+PARALLEL = guest.TESTS / "clients" / "parallel.c"
 #: daemon of tests/system -> kind of the other parts
 DAEMONS = {"pcscd": "pcscd", "pypcscd": "ccid"}
 MILLISECONDS = 200
@@ -25,8 +26,6 @@ MILLISECONDS = 200
 ROUNDS, FAST_ROUNDS = 5, 50
 #: numbers of cards, in readers of eight; pcscd has no more than 16
 CARDS = {"pcscd": (1, 2, 4, 8, 16), "ccid": (1, 8, 16, 32, 96)}
-#: real seconds for all cases of a daemon
-TIMEOUT = 900
 
 
 def measure(programs: Programs, say: Callable[[str], None]) -> Iterator[Row]:
@@ -44,30 +43,21 @@ def measure(programs: Programs, say: Callable[[str], None]) -> Iterator[Row]:
 
 def _cases(daemon: str, kind: str, client: Path) -> dict[str, list[Any]]:
     """What ``tests/system/guest/figures.py`` finds, by its cases."""
-    sys.path.insert(0, str(SYSTEM))
-    from kernel import UnavailableError  # type: ignore[import-not-found]
-    from vm import GUEST, Vm, VmError  # type: ignore[import-not-found]
-
     env = {
-        "PYTHONDONTWRITEBYTECODE": "1",
         "PARALLEL": str(client),
         "CARDS": ",".join(map(str, CARDS[kind])),
         "ROUNDS": str(ROUNDS),
         "FAST_ROUNDS": str(FAST_ROUNDS),
         "MILLISECONDS": str(MILLISECONDS),
     }
-    command = [sys.executable, GUEST / "figures.py", "--daemon", daemon, "parallel", "rate"]
-    try:
-        with Vm(counted=True) as machine:
-            result = machine.run(command, TIMEOUT, env)
-    except (UnavailableError, VmError) as error:
-        raise BrokenError(f"{daemon} on simulated USB: {error}") from None
-    cases = json.loads(result.files.get("cases.json", b"{}"))
-    for case in ("parallel", "rate"):
-        done = cases.get(case, {"ok": False, "report": result.output[-3000:]})
-        if not done["ok"]:
-            raise BrokenError(f"{daemon}, {case}:\n{done['report']}")
-    return {case: done["figures"] for case, done in cases.items()}
+    command: list[str | Path] = [sys.executable, FIGURES, "--daemon", daemon, "both"]
+    result = guest.run(f"{daemon} on simulated USB", command, env)
+    case = json.loads(result.files.get("cases.json", b"{}")).get("both")
+    if case is None or not case["ok"]:
+        report = result.output[-3000:] if case is None else case["report"]
+        raise BrokenError(f"{daemon} on simulated USB:\n{report}")
+    figures: dict[str, list[Any]] = case["figures"]
+    return figures
 
 
 def _rows(found: dict[str, dict[str, dict[int, Any]]]) -> Iterator[Row]:

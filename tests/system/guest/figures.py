@@ -58,15 +58,17 @@ def listed() -> list[str]:
         client.close()
 
 
-def measure(bed: Bed, cards: int, rounds: int, milliseconds: float) -> dict[str, Any]:
+def measure(bed: Bed, cards: int, *runs: tuple[int, float]) -> list[dict[str, Any]]:
+    """``runs``: APDUs for each card, and the milliseconds that it takes for one."""
     # each time with a new daemon, which is gone before its readers: pcscd is sometimes stuck for long
     # when several banks are pulled one after the other
     bed.stop()
     bed.start()
     if bed.daemon != "pcscd":
         bed.list = listed
+    figures = []
     with ExitStack() as stack:
-        readers = plugged(bed, stack, cards, milliseconds)
+        readers = plugged(bed, stack, cards, runs[0][1])
         used = []
         for reader in readers:
             present = reader.state()["present"]
@@ -75,28 +77,51 @@ def measure(bed: Bed, cards: int, rounds: int, milliseconds: float) -> dict[str,
         for name in used:
             # the first connection powers the card up, which is not to be measured
             bed.connect(name).disconnect(0)
-        seconds, cpu = run(bed, used, rounds)
-        busy = max(reader.counters["most busy"] for reader in readers)
+        for rounds, milliseconds in runs:
+            for reader in readers:
+                for slot, here in enumerate(reader.state()["present"]):
+                    if here:
+                        reader.order("card", slot=slot, latency_ms=milliseconds)
+            seconds, cpu = run(bed, used, rounds)
+            figures.append(
+                {
+                    "cards": cards,
+                    "seconds": round(seconds, 4),
+                    "cpu ms per apdu": round(cpu, 4),
+                    "apdus per second": round(rounds * cards / seconds),
+                    "most slots busy": max(reader.counters["most busy"] for reader in readers),
+                }
+            )
         bed.stop()
-    return {
-        "cards": cards,
-        "seconds": round(seconds, 4),
-        "cpu ms per apdu": round(cpu, 4),
-        "apdus per second": round(rounds * cards / seconds),
-        "most slots busy": busy,
-    }
+    return figures
+
+
+def numbers() -> list[int]:
+    return [int(cards) for cards in setting("CARDS", "1,8").split(",")]
+
+
+def slow() -> tuple[int, float]:
+    return int(setting("ROUNDS", "30")), float(setting("MILLISECONDS", "200"))
+
+
+def fast() -> tuple[int, float]:
+    return int(setting("FAST_ROUNDS", "200")), 0
 
 
 def case_parallel(bed: Bed) -> Any:
     """Cards that need time: any number of them takes as long as one."""
-    rounds, milliseconds = int(setting("ROUNDS", "30")), float(setting("MILLISECONDS", "200"))
-    return [measure(bed, int(cards), rounds, milliseconds) for cards in setting("CARDS", "1,8").split(",")]
+    return [figures for cards in numbers() for figures in measure(bed, cards, slow())]
 
 
 def case_rate(bed: Bed) -> Any:
     """Cards that need none: what the rest of the chain can do."""
-    rounds = int(setting("FAST_ROUNDS", "200"))
-    return [measure(bed, int(cards), rounds, 0) for cards in setting("CARDS", "1,8").split(",")]
+    return [figures for cards in numbers() for figures in measure(bed, cards, fast())]
+
+
+def case_both(bed: Bed) -> Any:
+    """The two with the same readers, for plugging many takes most of the time."""
+    found = [measure(bed, cards, slow(), fast()) for cards in numbers()]
+    return {"parallel": [first for first, _ in found], "rate": [second for _, second in found]}
 
 
 if __name__ == "__main__":
