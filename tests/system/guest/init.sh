@@ -12,5 +12,9 @@ mkdir -p /run/pcscd /run/lock
 # what is there already (root hubs) need not be announced again
 /lib/systemd/systemd-udevd --daemon >/dev/null
 
+# The virtual host controller has one timer for all its ports: of devices that resume at the same time, it
+# loses some. So none is suspended.
+echo -1 >/sys/module/usbcore/parameters/autosuspend
+
 . /job/jobs.sh
 reboot -f

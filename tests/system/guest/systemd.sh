@@ -57,4 +57,8 @@ Wants=dbus.socket jobs.service
 END
 echo 0123456789abcdef0123456789abcdef >/etc/machine-id
 ip link set lo up 2>/dev/null || busybox ip link set lo up
+# The virtual host controller has one timer for all its ports: of devices that resume at the same time, it
+# loses some. So none is suspended.
+echo -1 >/sys/module/usbcore/parameters/autosuspend
+
 exec $lib/systemd --show-status=0
