@@ -181,7 +181,10 @@ class Answer(Generic[T]):
         if self._state == _PENDING:
             self._asyncio_future_blocking = True
             yield self
-        return self.result()
+        if self._state != _RESULT:
+            return self.result()
+        value: T = self._value
+        return value
 
     def _settle(self, state: int, value: Any) -> None:
         self._state, self._value = state, value
@@ -200,8 +203,9 @@ def _ignore_loss(why: str) -> None:
 class Slot(abc.ABC):
     """One place for a card. All commands raise DriverError."""
 
-    #: seconds that an exchange with the card may take before the manager cancels it
-    transmit_deadline: float = 600.0
+    #: seconds that an exchange with the card may take before the manager cancels it; None: the driver
+    #: itself ends each within a bounded time, which spares a timer for every APDU
+    transmit_deadline: float | None = 600.0
     #: seconds that any other command may take
     command_deadline: float = 60.0
 

@@ -8,7 +8,7 @@ mostly, the card: a task would cost them two turns more.
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -29,18 +29,29 @@ class Running(Generic[T]):
     There is no current task while it runs, so what it awaits must not ask for one.
     """
 
-    __slots__ = ("_coroutine", "_done", "_error", "_has_ended", "_is_cancelled", "_value", "_waiting")
+    # What most of them never change stays in the class: one is made for every call that waits.
+    _has_ended = False
+    #: cancelled at a moment at which there was no wait to cancel
+    _is_cancelled = False
+    #: what the coroutine raised, or else returned, once it has ended
+    error: BaseException | None = None
+    value: Any = None
 
-    def __init__(self, coroutine: Coroutine[Any, Any, T], waiting: Any) -> None:
-        """``waiting``: what the coroutine yielded in its first step."""
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, T],
+        waiting: Any,
+        done: "Callable[[Running[T]], None] | None" = None,
+    ) -> None:
+        """``waiting``: what the coroutine yielded in its first step. ``done``: see add_done_callback."""
         self._coroutine = coroutine
-        self._done: Callable[[Running[T]], None] | None = None
-        self._has_ended = False
-        self._value: T | None = None
-        self._error: BaseException | None = None
-        #: cancelled at a moment at which there was no wait to cancel
-        self._is_cancelled = False
-        self._watch(waiting)
+        self._waiting = waiting
+        self._done = done
+        if waiting is None:
+            self._watch(waiting)
+        else:  # what _watch does; one is made for every APDU
+            waiting._asyncio_future_blocking = False  # noqa: SLF001
+            waiting.add_done_callback(self._step)
 
     def add_done_callback(self, done: Callable[["Running[T]"], None]) -> None:
         """``done`` is called once, in the turn in which the coroutine ends. There can be one only."""
@@ -54,17 +65,18 @@ class Running(Generic[T]):
             self._is_cancelled = True
 
     def cancelled(self) -> bool:
-        return isinstance(self._error, asyncio.CancelledError)
+        return isinstance(self.error, asyncio.CancelledError)
 
     def exception(self) -> BaseException | None:
-        """What the coroutine raised; it has ended."""
-        return self._error
+        """``error``, as tasks have it."""
+        return self.error
 
     def result(self) -> T:
         """What the coroutine returned, or raised; it has ended."""
-        if self._error is not None:
-            raise self._error
-        return cast(T, self._value)
+        if self.error is not None:
+            raise self.error
+        result: T = self.value
+        return result
 
     def _watch(self, waiting: Any) -> None:
         self._waiting = waiting
@@ -84,11 +96,11 @@ class Running(Generic[T]):
             else:
                 waiting = self._coroutine.send(None)
         except StopIteration as stop:
-            self._value = stop.value
+            self.value = stop.value
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
-            self._error = error
+            self.error = error
         else:
             self._watch(waiting)
             return
@@ -102,17 +114,19 @@ class Running(Generic[T]):
                 asyncio.get_running_loop().call_exception_handler(context)
 
 
-def start(coroutine: Coroutine[Any, Any, T]) -> Finished[T] | Running[T]:
+def start(
+    coroutine: Coroutine[Any, Any, T], done: Callable[[Running[T]], None] | None = None
+) -> Finished[T] | Running[T]:
     """Run the coroutine up to its first wait.
 
-    Returns its result if it finished, else what runs the rest. What the coroutine raises in its
-    first step is raised here.
+    Returns its result if it finished, else what runs the rest, and calls ``done`` with itself at the
+    end. What the coroutine raises in its first step is raised here.
     """
     try:
         waiting = coroutine.send(None)
     except StopIteration as stop:
         return Finished(stop.value)
-    return Running(coroutine, waiting)
+    return Running(coroutine, waiting, done)
 
 
 class Alarm:

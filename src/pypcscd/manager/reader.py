@@ -101,7 +101,7 @@ class Reader:
         self._state = state
         # Looked at for every command, and flags are slow.
         self.has_card = ReaderState.PRESENT in state
-        self._is_silent = ReaderState.UNKNOWN in state
+        self.is_silent = ReaderState.UNKNOWN in state
 
     @property
     def is_powered(self) -> bool:
@@ -112,7 +112,7 @@ class Reader:
         """Raise INVALID_VALUE if the reader is gone and READER_UNAVAILABLE if it does not work."""
         if self.is_gone:
             raise PcscError(ReturnCode.E_INVALID_VALUE)
-        if self._is_silent:
+        if self.is_silent:
             raise PcscError(ReturnCode.E_READER_UNAVAILABLE)
 
     def _show(self, state: ReaderState, answer_to_reset: bytes) -> None:
@@ -264,7 +264,9 @@ class Reader:
 
     # --- commands to the card; the caller holds ``commands`` -----------------------------------
 
-    async def _run(self, command: Coroutine[Any, Any, T], deadline: float) -> T:
+    async def _run(self, command: Coroutine[Any, Any, T], deadline: float | None) -> T:
+        if deadline is None:
+            return await command
         return await Bounded(command, deadline, self._timed_out, self._alarm)
 
     async def _power_on(self) -> bytes:
@@ -400,7 +402,10 @@ class Reader:
     def transmit(self, protocol: Protocol, apdu: bytes) -> Awaitable[bytes]:
         """One exchange with the card. Awaiting it raises DriverError."""
         slot = self.slot
-        return Bounded(slot.transmit(protocol, apdu), slot.transmit_deadline, self._timed_out, self._alarm)
+        deadline = slot.transmit_deadline
+        if deadline is None:
+            return slot.transmit(protocol, apdu)
+        return Bounded(slot.transmit(protocol, apdu), deadline, self._timed_out, self._alarm)
 
     async def control(self, code: int, data: bytes) -> bytes:
         """One command to the reader. Raises DriverError."""

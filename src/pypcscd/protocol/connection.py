@@ -40,6 +40,7 @@ from pypcscd.protocol.messages import (
 from pypcscd.scard import MAX_ATTRIBUTE_SIZE, MAX_BUFFER_SIZE_EXTENDED, ReaderStatus
 
 _WAIT = Command.WAIT_READER_STATE_CHANGE
+_TRANSMIT = Command.TRANSMIT
 _BODIES_WITH_DATA = (Transmit, Control)
 #: makes a named tuple of values that are complete already, at a third of what calling its class costs
 _new = tuple.__new__
@@ -122,6 +123,8 @@ class ServerConnection:
         self._buffer = b""
         #: where the next request begins in the buffer
         self._begin = 0
+        #: bytes received but not yet given out
+        self.buffered = 0
         self._outstanding: Command | None = None
         self._is_first_look = False
         self._held_event = b""
@@ -140,11 +143,6 @@ class ServerConnection:
         """ "<" or ">", or "" as long as it is not known."""
         return self._byte_order
 
-    @property
-    def buffered(self) -> int:
-        """Bytes received but not yet given out."""
-        return len(self._buffer) - self._begin
-
     def select_dialect(self, dialect: Dialect) -> None:
         """Go on in another dialect; the reply that is outstanding has the same layout in all.
 
@@ -157,18 +155,19 @@ class ServerConnection:
     def receive_data(self, data: bytes | memoryview) -> None:
         """Take what the client sent."""
         # Mostly exactly one request comes at a time, and nothing is left of the one before.
-        self._buffer = self._buffer[self._begin :] + data if self._buffer else bytes(data)
+        self._buffer = buffer = self._buffer[self._begin :] + data if self._buffer else bytes(data)
         self._begin = 0
+        self.buffered = len(buffer)
 
     def next_request(self) -> Request | None:
         """The next whole request, or None if there is none yet or a reply is outstanding.
 
         Raises RemoteProtocolError as soon as the bytes cannot become a request.
         """
+        if self._outstanding is not None or self.buffered < HEADER_SIZE:
+            return None
         buffer = self._buffer
         start = self._begin + HEADER_SIZE
-        if self._outstanding is not None or len(buffer) < start:
-            return None
         if not self._byte_order:
             self._byte_order = recognise_byte_order(buffer)
             self._codec = codec(self.dialect, self._byte_order)
@@ -188,7 +187,8 @@ class ServerConnection:
         body: Message | None = None
         data = b""
         if layout is not None:
-            body = layout.decode(buffer, start)
+            # what layout.decode does
+            body = _new(layout.message, layout.unpack_from(buffer, start))
             # a union in isinstance() would be made anew each time
             if isinstance(body, _BODIES_WITH_DATA):
                 if body.send_length > MAX_BUFFER_SIZE_EXTENDED:
@@ -199,6 +199,7 @@ class ServerConnection:
                 data = buffer[start:end]
             elif isinstance(body, Attribute) and body.length > MAX_ATTRIBUTE_SIZE:
                 raise _too_long(command, body.length, MAX_ATTRIBUTE_SIZE)
+        self.buffered = len(buffer) - end
         if end == len(buffer):
             self._buffer, end = b"", 0
         self._begin = end
@@ -223,6 +224,17 @@ class ServerConnection:
         if not self._is_first_look or command in _FIRST_LOOK:
             return encoded
         return encoded + self._release_event()
+
+    def reply_transmit(self, request: Transmit, protocol: int, response: bytes) -> bytes:
+        """``reply`` to TRANSMIT with the protocol used and the card's response, at a third of its cost."""
+        if self._outstanding is not _TRANSMIT:
+            raise LocalProtocolError("a card's response belongs to TRANSMIT")
+        sent, room = request[:4], request.receive_pci_length
+        encoded = self._codec.replies[_TRANSMIT].pack(*sent, protocol, room, len(response), 0)
+        self._outstanding = None
+        if self._is_first_look:
+            response += self._release_event()
+        return encoded + response
 
     def reply_readers(self, records: bytes) -> bytes:
         """The answer that is a reader table, made by ``codec.encode_table`` or ``encode_records``."""

@@ -110,13 +110,6 @@ class Transmit(NamedTuple):
     receive_length: int
     rv: int = 0
 
-    def answered(self, protocol: int, length: int) -> "Transmit":
-        """The reply to this request: the protocol used, and how many bytes follow."""
-        card, send_protocol, send_pci_length, send_length, _, receive_pci_length, _, _ = self
-        values = (card, send_protocol, send_pci_length, send_length, protocol, receive_pci_length, length, 0)
-        # made as tuples are: calling the class costs three times as much, and this is done for every APDU
-        return tuple.__new__(Transmit, values)
-
 
 class Control(NamedTuple):
     """Followed by ``send_length`` bytes; its reply by ``returned`` bytes if rv is 0."""

@@ -235,11 +235,11 @@ class Calls:
     # --- using a card -------------------------------------------------------------------------
 
     async def _transmit(self, request: Request) -> bytes:
-        body = cast(Transmit, request.body)
+        body: Any = request.body  # a cast would be a call, for every APDU
         protocol, response = await self._manager.transmit(
             self._client, body.card, body.send_protocol, request.data, body.receive_length
         )
-        return self._connection.reply(body.answered(protocol, len(response)), response)
+        return self._connection.reply_transmit(body, protocol, response)
 
     async def _control(self, request: Request) -> bytes:
         body = cast(Control, request.body)

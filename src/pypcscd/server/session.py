@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from pypcscd import eager
 from pypcscd.manager.handles import Client, UnknownHandleError
@@ -43,7 +43,7 @@ class Session(asyncio.BufferedProtocol):
         #: what is waited for: a call, or whether the client may make any
         self._pending: eager.Running[bytes] | eager.Running[bool] | None = None
         #: the request that the call belongs to
-        self._request: Request | None = None
+        self._request: Any = None
         self._is_congested = False
         #: it has sent so far ahead that it is not read from for now
         self._is_paused = False
@@ -166,11 +166,11 @@ class Session(asyncio.BufferedProtocol):
         try:
             answer = self._calls.answer(request)
             if not isinstance(answer, bytes):
-                outcome = eager.start(answer)
+                outcome = eager.start(answer, self._complete)
                 if isinstance(outcome, eager.Running):
+                    # It has not ended: what it waits for is settled later than in this call.
                     self._pending = outcome
                     self._request = request
-                    outcome.add_done_callback(self._complete)
                     return
                 answer = outcome.value
         except Exception as error:
@@ -179,17 +179,17 @@ class Session(asyncio.BufferedProtocol):
             self._send(answer)
 
     def _complete(self, running: eager.Running[bytes]) -> None:
-        request = cast(Request, self._request)
+        request = self._request
         self._pending = self._request = None
-        if running.cancelled():
-            return
-        try:
-            answer = running.result()
-        except Exception as error:
+        error = running.error
+        if error is None:
+            self._send(running.value)
+        elif isinstance(error, Exception):
             self._answer_failure(request, error)
-        else:
-            self._send(answer)
-        self._go_on()
+        else:  # cancelled
+            return
+        if self._connection.buffered or self._is_paused:
+            self._go_on()
 
     def _answer_failure(self, request: Request, error: Exception) -> None:
         """A call has failed: mostly as calls may, which the client is told."""
