@@ -163,9 +163,28 @@ async def test_what_is_there_is_wanted_in_the_order_of_the_scan(scene: Scene) ->
     assert scene.keeper.addresses == ["7", "7", "5"]
     first, second, third = (configs[0] for configs in scene.keeper.wanted)
     assert (first.options["interface"], second.options["interface"]) == ("1", "3")
-    # the interfaces of a device one after the other, as their order decides about reader numbers
-    assert scene.keeper.after == [None, first, None]
+    # all are readers for sure, so they get their numbers now
+    assert scene.keeper.after == [None, None, None]
     assert third.name == "ACME Reader"
+
+
+async def test_what_comes_after_a_doubtful_interface_may_get_its_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A native driver is offered keyboards too, and says which of them are no readers."""
+    scene = Scene()
+
+    def match(_: Matcher, one: UsbInterface) -> Match:
+        options = {"address": str(one.address), "doubtful": "yes" if one.kind == 0x03 else "no"}
+        return Match((DeviceConfig("ifdhandler", "ACME Reader", "acme", options, one.sys_name),))
+
+    monkeypatch.setattr(Matcher, "match", match)
+    keyboard = interface("1-1", 0, 4, kind=0x03)
+    scene.ports.plug(keyboard, interface("1-1", 1, 4), interface("1-1", 2, 4))
+    await scene.watcher.start(5)
+    first, second, _ = (configs[0] for configs in scene.keeper.wanted)
+    assert scene.keeper.after == [None, first, second]
+    scene.watcher.close()
 
 
 async def test_readers_come_and_go(scene: Scene) -> None:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
+from pypcscd.driver import DeviceConfig
 from pypcscd.eager import Background
 from pypcscd.hotplug import scan
 from pypcscd.hotplug.bundles import load_bundles
@@ -159,6 +160,7 @@ class UsbWatcher:
             if port.changes != changes:
                 return
         may_work_now, port.may_work_now = port.may_work_now, False
+        #: whose number the next may get, if it turns out to be no reader
         before = None
         for interface in found:
             match = matches[interface.sys_name]
@@ -174,7 +176,8 @@ class UsbWatcher:
             elif not is_known:
                 log.info("%s: plugged in (%s)", first.name, first.origin)
                 self._devices.add(*match.configs, after=before)
-            before = first
+            if before is not None or _may_refuse(first):
+                before = first
 
     def _drop(self, port: _Port, name: str, why: str) -> None:
         _, match = port.known.pop(name, (None, Match()))
@@ -187,6 +190,10 @@ class UsbWatcher:
         task = asyncio.get_running_loop().create_task(work)
         self._background.adopt(task)
         return task
+
+
+def _may_refuse(config: DeviceConfig) -> bool:
+    return config.options.get("doubtful") == "yes"
 
 
 def _why_dropped(before: UsbInterface, now: UsbInterface) -> str:
