@@ -11,31 +11,31 @@ differ: what is not a proper answer costs the command that it may belong to, and
 
 import asyncio
 import logging
-import math
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 
-from pypcscd import driver
 from pypcscd.driver import DriverError, Reason
 from pypcscd_ccid import messages
+from pypcscd_ccid.deadlines import Deadlines
 from pypcscd_ccid.descriptor import Pipes
 from pypcscd_ccid.frames import Assembler, Broken
 from pypcscd_ccid.libusb import Kind, Status
 from pypcscd_ccid.messages import (
     COMMAND_FAILED,
     COMMAND_MASK,
-    ERROR,
+    HEADER_SIZE,
     ICC_MASK,
     SEQ,
     SLOT,
-    STATUS,
     TIME_EXTENSION,
     Answer,
     Command,
     SlotError,
 )
 from pypcscd_ccid.pending import Counters, Pending
-from pypcscd_ccid.usb import Transfer, UsbError, UsbHandle
+from pypcscd_ccid.transfer import Transfer, UsbError
+from pypcscd_ccid.usb import UsbHandle
 
 _log = logging.getLogger("pypcscd.ccid")
 
@@ -47,6 +47,8 @@ _ABORT_REQUEST = 0x01
 #: plain numbers, because they are compared for every transfer
 _COMPLETED = int(Status.COMPLETED)
 _CANCELLED = int(Status.CANCELLED)
+_pack_header = messages.COMMAND_HEADER.pack
+_unpack_header = messages.REPLY_HEADER.unpack_from
 _CLASS_OUT = 0x21
 #: seconds between repetitions of a command that a busy slot refused, at most
 _LONGEST_PAUSE = 0.1
@@ -93,19 +95,20 @@ class Commands:
         self._why_lost = ""
         self.is_unplugged = False
         self._is_stopped = False
-        self._timer: asyncio.TimerHandle | None = None
-        #: when the timer fires
-        self._next_look = math.inf
+        self._deadlines = Deadlines(self._loop, self._active, self._expire)
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures = 0
         packet = max(pipes.bulk_in.max_packet, 8)
         size = -(-min(max_message, _LARGEST_BUFFER) // packet) * packet
         self._assembler = Assembler(size, packet)
         self._in = handle.transfer(pipes.bulk_in.address, Kind.BULK, size, self._received)
-        self._out: Transfer = handle.transfer(pipes.bulk_out.address, Kind.BULK, max_message, self._sent)
-        self._out_frames: deque[bytearray] = deque()
-        #: stalls of bulk-OUT in a row
-        self._out_stalls = 0
+        self._in_memory = self._in.memory
+        self._out: Transfer = handle.transfer(
+            pipes.bulk_out.address, Kind.BULK, max_message, self._sent, is_quiet=True
+        )
+        #: what was given to bulk-OUT last, and what waits until that has been sent
+        self._outgoing: Pending | None = None
+        self._unsent: deque[Pending] = deque()
 
     def start(self) -> None:
         """Listen to the reader. Raises UsbError."""
@@ -115,46 +118,52 @@ class Commands:
         """Fail all commands with NO_DEVICE, now and later. The handle is closed by its owner."""
         self._is_stopped = True
         self._why_lost = self._why_lost or why
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._deadlines.stop()
         for task in self._tasks:
             task.cancel()
         waiting = [pending for pending in self._active if pending is not None]
         waiting += self._queue
-        self._active = [None] * len(self._active)
+        self._active[:] = [None] * len(self._active)
         self._in_flight = 0
         self._queue.clear()
-        self._out_frames.clear()
+        self._unsent.clear()
         for pending in waiting:
             if pending.is_abort:
-                pending.reply.cancel()
+                pending.cancel()
             else:
-                self._fail(pending, self._gone())
+                pending.fail(self._gone())
 
     # --- commands ---------------------------------------------------------------------------
 
-    def submit(self, frame: bytearray, seconds: float) -> Pending:
-        """Send a command of ``messages.encode``; its ``reply`` is to be awaited.
+    def submit(
+        self, command: int, slot: int, seconds: float, data: bytes = b"", byte7: int = 0, level: int = 0
+    ) -> Pending:
+        """Send a command; await what is returned for the reply. Raises DriverError.
 
         ``seconds`` pass at most until the reply or a request for more time, counted from when the
-        command is sent. It may raise DriverError. Whoever stops waiting calls ``abandon``.
+        command is sent. ``byte7`` is bPowerSelect, bProtocolNum or bBWI; ``level`` is wLevelParameter.
+        Whoever stops waiting calls ``abandon``.
         """
         if self._why_lost:
             raise self._gone()
-        pending = Pending(frame, seconds, driver.Answer(self._loop))
+        sequence = self._sequence
+        self._sequence = (sequence + 1) & 0xFF
+        frame = _pack_header(command, len(data), slot, sequence, byte7, level) + data
+        pending = Pending(self._loop, command, slot, sequence, frame, seconds)
         # What is queued waits for its own slot if the reader takes more, so it is not passed over.
-        if self._in_flight >= self._limit or self._active[pending.slot] is not None:
+        if self._in_flight >= self._limit or self._active[slot] is not None:
             self._queue.append(pending)
         else:
             self._begin(pending)
         return pending
 
-    async def run(self, frame: bytearray, seconds: float) -> bytes:
+    async def run(
+        self, command: int, slot: int, seconds: float, data: bytes = b"", byte7: int = 0, level: int = 0
+    ) -> bytes:
         """``submit``, and wait for the reply. Cancelling aborts the command."""
-        pending = self.submit(frame, seconds)
+        pending = self.submit(command, slot, seconds, data, byte7, level)
         try:
-            return await pending.reply
+            return await pending
         except asyncio.CancelledError:
             self.abandon(pending)
             raise
@@ -173,145 +182,176 @@ class Commands:
     def _begin(self, pending: Pending) -> None:
         self._active[pending.slot] = pending
         self._in_flight += 1
+        pending.deadline = deadline = monotonic() + pending.seconds
+        if deadline < self._deadlines.next_look:
+            self._deadlines.watch(deadline)
         self._send(pending)
-
-    def _send(self, pending: Pending) -> None:
-        frame = pending.frame
-        frame[SEQ] = self._sequence
-        self._sequence = (self._sequence + 1) & 0xFF
-        pending.deadline = deadline = self._loop.time() + pending.seconds
-        if deadline < self._next_look:
-            self._watch(deadline)
-        self._queue_frame(frame)
-
-    def _queue_frame(self, frame: bytearray) -> None:
-        """Send it when those before it have been sent."""
-        self._out_frames.append(frame)
-        if len(self._out_frames) == 1 and not self._out.is_busy:
-            self._send_next()
-
-    def _send_next(self) -> None:
-        """Send the first frame of the queue; it stays there until it has been sent."""
-        try:
-            self._out.send(self._out_frames[0])
-        except UsbError as error:
-            self._out_failed(error.status)
 
     def _finish(self, pending: Pending) -> None:
         """The slot is free for its next command, and the reader for another one."""
         self._active[pending.slot] = None
         self._in_flight -= 1
-        if not self._queue:
-            return
+        if self._queue:
+            self._begin_waiting()
+
+    def _begin_waiting(self) -> None:
         for waiting in tuple(self._queue):
             if self._in_flight >= self._limit:
                 return
             if self._active[waiting.slot] is None:
                 self._queue.remove(waiting)
-                if not waiting.reply.done():
+                if not waiting.done():
                     self._begin(waiting)
-
-    def _fail(self, pending: Pending, error: DriverError) -> None:
-        if not pending.reply.done():
-            pending.reply.set_exception(error)
 
     def _gone(self) -> DriverError:
         return DriverError(Reason.NO_DEVICE, f"{self._title}: {self._why_lost}")
 
     # --- bulk-OUT ---------------------------------------------------------------------------
 
+    def _send(self, pending: Pending) -> None:
+        """Send it when those before it have been sent."""
+        if self._unsent or not self._give_out(pending):
+            self._unsent.append(pending)
+
+    def _give_out(self, pending: Pending) -> bool:
+        """Give it to the pipe. False: the one before has not been sent."""
+        try:
+            if not self._out.send(pending.frame):
+                return False
+        except UsbError as error:
+            self._outgoing = pending
+            self._out_failed(error.status)
+        else:
+            self._outgoing = pending
+        return True
+
+    def _send_waiting(self) -> None:
+        while self._unsent and not self._is_stopped:
+            pending = self._unsent.popleft()
+            if not self._give_out(pending):
+                self._unsent.appendleft(pending)
+                return
+
     def _sent(self, status: int, _length: int) -> None:
+        """The pipe is free, which is told if something waits for it; or sending failed."""
         if status == _COMPLETED:
-            self._out_stalls = 0
-            if self._out_frames:
-                self._out_frames.popleft()
-            if self._out_frames and not self._is_stopped:
-                self._send_next()
+            self._send_waiting()
         elif not self._is_stopped:
             self._out_failed(Status(status))
 
     def _out_failed(self, status: Status) -> None:
-        """The first frame did not get out: its command failed, and the others go on."""
+        """The last frame did not get out: its command failed, and the others go on."""
         if status is Status.NO_DEVICE:
-            self.is_unplugged = True
             self._lose("it was unplugged")
             return
         if status is not Status.CANCELLED:
             self._note_failure(status, "bulk-OUT")
             if self._why_lost:
                 return
+        pending = self._outgoing
+        assert pending is not None, "nothing was sent"
         if status is Status.STALL:
             self._clear_halt(self._pipes.bulk_out.address)
-            self._out_stalls += 1
-            if self._out_stalls <= _MAX_STALLS:
+            pending.stalls += 1
+            if pending.stalls <= _MAX_STALLS and self._active[pending.slot] is pending:
                 # The reader halted the pipe because of the frame before: this one was not looked at.
-                self._send_next()
+                self._give_out(pending)
                 return
-        self._out_stalls = 0
-        frame = self._out_frames.popleft()
-        pending = self._active[frame[SLOT]]
-        if pending is not None and pending.frame is frame:
-            self._fail(
-                pending, DriverError(Reason.COMMUNICATION, f"{self._title}: the command could not be sent")
-            )
+        if self._active[pending.slot] is pending:
+            pending.fail(DriverError(Reason.COMMUNICATION, f"{self._title}: the command could not be sent"))
             self._finish(pending)
-        if self._out_frames and not self._out.is_busy and not self._why_lost:
-            self._send_next()
+        self._send_waiting()
 
     # --- bulk-IN ----------------------------------------------------------------------------
 
     def _received(self, status: int, length: int) -> None:
+        if status != _COMPLETED or self._is_stopped:
+            self._received_nothing(status, length)
+            return
+        data: bytes = self._in_memory[:length]
+        self._listen()
+        self._failures = 0
+        if not self._assembler.is_between or length < HEADER_SIZE:
+            self._feed(data)
+            return
+        kind, size, slot, sequence, state, _, _ = _unpack_header(data)
+        if size + HEADER_SIZE != length or slot >= len(self._active):
+            self._feed(data)
+            return
+        pending = self._active[slot]
+        if (
+            state  # it failed, or asks for time, or the card is not active
+            or pending is None
+            or pending.sequence != sequence
+            or pending.expected != kind
+        ):
+            self._dispatch(data)
+            return
+        # What all others do not know: this is the way of nearly all replies, so it has no calls to spare.
+        self._active[slot] = None
+        self._in_flight -= 1
+        if self._queue:
+            self._begin_waiting()
+        # The waiter comes last: it may go on with its next command at once.
+        if not pending.done():
+            pending.set_result(data)
+
+    def _received_nothing(self, status: int, length: int) -> None:
+        """Or less than was wanted: the transfer failed, or was cancelled to see what it has."""
         if self._is_stopped:
             return
-        if status != _COMPLETED and status != _CANCELLED:
+        if status != _CANCELLED:
             self._in_failed(Status(status))
             return
-        data = bytes(self._in.buffer[:length])
+        data: bytes = self._in_memory[:length]
+        self._listen()
+        if data:
+            self._failures = 0
+            self._feed(data)
+        self._give_late_ones_up()
+
+    def _listen(self) -> None:
         try:
             self._in.submit()
         except UsbError as error:
             self._in_failed(error.status)
-        if status == _COMPLETED or data:
-            self._failures = 0
-            for message in self._assembler.feed(data):
-                if isinstance(message, bytes):
-                    self._dispatch(message)
-                else:
-                    self._drop_broken(message)
-        if status == _CANCELLED:
-            self._give_late_ones_up()
+
+    def _feed(self, data: bytes) -> None:
+        for message in self._assembler.feed(data):
+            if isinstance(message, bytes):
+                self._dispatch(message)
+            else:
+                self._drop_broken(message)
 
     def _dispatch(self, reply: bytes) -> None:
-        slot = reply[SLOT]
+        kind, _, slot, sequence, status, error, _ = _unpack_header(reply)
         pending = self._active[slot] if slot < len(self._active) else None
-        if pending is None or pending.frame[SEQ] != reply[SEQ]:
+        if pending is None or pending.sequence != sequence:
             self.counters.dropped += 1
             _log.debug("%s: a reply that nobody waits for was dropped: %s", self._title, reply[:10].hex(" "))
             return
-        status = reply[STATUS]
         if status & COMMAND_MASK == TIME_EXTENSION:
             pending.is_late = False
-            pending.deadline = self._loop.time() + pending.seconds * max(reply[ERROR], 1)
-            self._watch(pending.deadline)
+            pending.deadline = monotonic() + pending.seconds * max(error, 1)
+            self._deadlines.watch(pending.deadline)
             return
         has_failed = status & COMMAND_MASK == COMMAND_FAILED
-        if has_failed and reply[ERROR] == SlotError.SLOT_BUSY and self._try_later(pending):
+        if has_failed and error == SlotError.SLOT_BUSY and self._try_later(pending):
             return
         self._finish(pending)
         if status & ICC_MASK:
             self._card_changed(slot, reply)
         # The waiter comes last: it may go on with its next command at once.
-        if reply[0] == pending.answer or (has_failed and reply[0] == Answer.SLOT_STATUS):
-            if not pending.reply.done():
-                pending.reply.set_result(reply)
+        if kind == pending.expected or (has_failed and kind == Answer.SLOT_STATUS):
+            if not pending.done():
+                pending.set_result(reply)
             return
         self.counters.broken += 1
-        self._fail(
-            pending,
+        pending.fail(
             DriverError(
                 Reason.COMMUNICATION,
                 f"{self._title}: the reader answered command 0x{pending.frame[0]:02X} with a message of "
-                f"type 0x{reply[0]:02X}",
+                f"type 0x{kind:02X}",
             ),
         )
 
@@ -323,8 +363,8 @@ class Commands:
         error = DriverError(
             Reason.COMMUNICATION, f"{self._title}: the reader sent a message that is not valid: {broken.why}"
         )
-        if pending is not None and pending.frame[SEQ] == start[SEQ]:
-            self._fail(pending, error)
+        if pending is not None and pending.sequence == start[SEQ]:
+            pending.fail(error)
             self._finish(pending)
         else:
             self._fail_the_only_one(error)
@@ -333,7 +373,7 @@ class Commands:
         """Something was lost; if one command is under way it was that one's. Others have deadlines."""
         active = [pending for pending in self._active if pending is not None]
         if len(active) == 1 and not active[0].is_abort:
-            self._fail(active[0], error)
+            active[0].fail(error)
             self._abort(active[0])
 
     def _in_failed(self, status: Status) -> None:
@@ -355,10 +395,7 @@ class Commands:
             return
         if status is Status.STALL:
             self._clear_halt(self._pipes.bulk_in.address)
-        try:
-            self._in.submit()
-        except UsbError as error:
-            self._in_failed(error.status)
+        self._listen()
 
     def _clear_halt(self, endpoint: int) -> None:
         try:
@@ -379,25 +416,6 @@ class Commands:
             self._tell_lost(why)
 
     # --- deadlines, aborts, busy slots ------------------------------------------------------
-
-    def _watch(self, deadline: float) -> None:
-        """Have the deadlines looked at in time. The timer is not set back for each command that ends."""
-        if deadline < self._next_look:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._next_look = deadline
-            self._timer = self._loop.call_at(deadline, self._look_at_deadlines)
-
-    def _look_at_deadlines(self) -> None:
-        self._timer = None
-        self._next_look = math.inf
-        now = self._loop.time()
-        for pending in tuple(self._active):
-            if pending is not None and pending.deadline <= now:
-                self._expire(pending)
-        left = [pending.deadline for pending in self._active if pending is not None]
-        if left and not self._is_stopped:
-            self._watch(min(left))
 
     def _expire(self, pending: Pending) -> None:
         if pending.is_late or not self._in.is_busy:
@@ -423,8 +441,7 @@ class Commands:
             self._finish(pending)
             return
         self.counters.timeouts += 1
-        self._fail(
-            pending,
+        pending.fail(
             DriverError(Reason.TIMEOUT, f"{self._title}: no answer within {pending.seconds:.1f} seconds"),
         )
         self._abort(pending)
@@ -433,26 +450,24 @@ class Commands:
         """Let the reader give a command up; until then nothing is sent to the slot (section 5.3.1)."""
         if self._why_lost:
             return
-        if self._out_frames and self._out_frames[0] is pending.frame and self._out.is_busy:
+        if self._outgoing is pending and self._out.is_busy:
             self._out.cancel()
-        elif pending.frame in self._out_frames:
-            self._out_frames.remove(pending.frame)
+        elif pending in self._unsent:
+            self._unsent.remove(pending)
         self.counters.aborts += 1
-        abort = Pending(
-            messages.encode(Command.ABORT, pending.slot), _ABORT_TIMEOUT, driver.Answer(self._loop)
-        )
+        slot, sequence = pending.slot, self._next_number()
+        frame = _pack_header(Command.ABORT, 0, slot, sequence, 0, 0)
+        abort = Pending(self._loop, Command.ABORT, slot, sequence, frame, _ABORT_TIMEOUT)
         abort.is_abort = True
-        abort.frame[SEQ] = self._sequence
-        abort.deadline = self._loop.time() + 2 * _ABORT_TIMEOUT
-        self._sequence = (self._sequence + 1) & 0xFF
-        self._active[pending.slot] = abort
-        self._watch(abort.deadline)
+        abort.deadline = monotonic() + 2 * _ABORT_TIMEOUT
+        self._active[slot] = abort
+        self._deadlines.watch(abort.deadline)
         task = self._loop.create_task(self._send_abort(abort))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _send_abort(self, abort: Pending) -> None:
-        value = abort.frame[SEQ] << 8 | abort.slot
+        value = abort.sequence << 8 | abort.slot
         try:
             await self._handle.control(
                 _CLASS_OUT, _ABORT_REQUEST, value, self._interface, b"", _ABORT_TIMEOUT
@@ -462,22 +477,24 @@ class Commands:
             _log.debug("%s: the abort request failed: %s", self._title, error)
         if self._active[abort.slot] is abort and not self._why_lost:
             # both halves of the sequence carry the same number
-            self._queue_frame(abort.frame)
+            self._send(abort)
 
     def _try_later(self, pending: Pending) -> bool:
         """Repeat a command that the slot was too busy for, if its time allows."""
-        now = self._loop.time()
-        if pending.is_abort or pending.reply.done() or now + pending.pause >= pending.deadline:
+        if pending.is_abort or pending.done() or monotonic() + pending.pause >= pending.deadline:
             return False
         self.counters.busy += 1
-        self._loop.call_later(pending.pause, self._repeat, pending, pending.deadline)
+        self._loop.call_later(pending.pause, self._repeat, pending)
         # the answer to the refused one must not be taken for that of the next
-        pending.frame[SEQ] = self._sequence
-        self._sequence = (self._sequence + 1) & 0xFF
+        pending.renumber(self._next_number())
         pending.pause = min(2 * pending.pause, _LONGEST_PAUSE)
         return True
 
-    def _repeat(self, pending: Pending, deadline: float) -> None:
+    def _repeat(self, pending: Pending) -> None:
         if self._active[pending.slot] is pending and not self._why_lost:
             self._send(pending)
-            pending.deadline = deadline
+
+    def _next_number(self) -> int:
+        sequence = self._sequence
+        self._sequence = (sequence + 1) & 0xFF
+        return sequence

@@ -16,7 +16,8 @@ from pypcscd_ccid.pending import Counters
 from pypcscd_ccid.quirks import Quirk
 from pypcscd_ccid.reader import ReaderFacts
 from pypcscd_ccid.slot import CcidSlot
-from pypcscd_ccid.usb import Transfer, UsbError, UsbHandle
+from pypcscd_ccid.transfer import Transfer, UsbError
+from pypcscd_ccid.usb import UsbHandle
 
 _log = logging.getLogger("pypcscd.ccid")
 
@@ -270,7 +271,7 @@ async def _wake_up(commands: Commands, quirk: Quirk) -> None:
     """
     for seconds in (_FIRST_TIMEOUT, quirk.opening_timeout):
         try:
-            await commands.run(messages.encode(Command.GET_SLOT_STATUS, 0), seconds)
+            await commands.run(Command.GET_SLOT_STATUS, 0, seconds)
             return
         except DriverError as error:
             if error.reason is Reason.NO_DEVICE:
@@ -284,9 +285,9 @@ async def _wake_up(commands: Commands, quirk: Quirk) -> None:
 async def _look_at_slots(device: CcidDevice, commands: Commands) -> None:
     """Note which slots have a card."""
     seconds = device.facts.quirk.opening_timeout
-    questions = (messages.encode(Command.GET_SLOT_STATUS, index) for index in range(len(device.slots)))
     replies = await asyncio.gather(
-        *(commands.run(question, seconds) for question in questions), return_exceptions=True
+        *(commands.run(Command.GET_SLOT_STATUS, index, seconds) for index in range(len(device.slots))),
+        return_exceptions=True,
     )
     for slot, reply in zip(device.slots, replies, strict=True):
         if isinstance(reply, bytes):

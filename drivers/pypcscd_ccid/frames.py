@@ -28,19 +28,20 @@ class Assembler:
         self._pending = bytearray()
         #: the rest of a broken message is to be passed over up to its end
         self._is_skipping = False
+        #: nothing of a message is kept, so a transfer that is a whole message need not be fed
+        self.is_between = True
 
     def feed(self, data: bytes) -> "list[bytes | Broken]":
         """What one completed transfer brought, 0 to ``buffer_size`` bytes."""
-        size = len(data)
-        is_last = size < self._buffer_size
-        if not self._pending and not self._is_skipping and size >= HEADER_SIZE:
-            if size == HEADER_SIZE + int.from_bytes(data[1:5], "little"):
-                return [data]
-        elif self._is_skipping:
+        is_last = len(data) < self._buffer_size
+        if self._is_skipping:
             self._is_skipping = not is_last
-            return []
-        self._pending += data
-        return self._cut(is_last)
+            found: list[bytes | Broken] = []
+        else:
+            self._pending += data
+            found = self._cut(is_last)
+        self.is_between = not self._pending and not self._is_skipping
+        return found
 
     def _cut(self, is_last: bool) -> "list[bytes | Broken]":
         found: list[bytes | Broken] = []
@@ -78,3 +79,4 @@ class Assembler:
         """Forget what there is of a message: the transfer that should have brought the rest failed."""
         self._pending.clear()
         self._is_skipping = False
+        self.is_between = True

@@ -12,7 +12,10 @@ from pypcscd.driver import DriverError, Reason
 HEADER_SIZE = 10
 #: bytes of data in any message: an extended APDU, its answer with a status word, and some for T=1
 MAX_DATA = 65_556
-_HEADER = struct.Struct("<BIBBBH")
+#: of a command: type, bytes of data, slot, sequence number, a byte of its own, wLevelParameter
+COMMAND_HEADER = struct.Struct("<BIBBBH")
+#: of a reply: type, bytes of data, slot, sequence number, bStatus, bError, and what depends on the type
+REPLY_HEADER = struct.Struct("<BIBBBBB")
 
 #: offsets in the header of a reply
 SLOT = 5
@@ -124,14 +127,9 @@ _TEXTS = {
 }
 
 
-def encode(command: int, slot: int, data: bytes = b"", byte7: int = 0, level: int = 0) -> bytearray:
-    """A command whose sequence number (offset 6) is still 0.
-
-    ``byte7`` is bPowerSelect, bProtocolNum or bBWI; ``level`` is wLevelParameter.
-    """
-    message = bytearray(_HEADER.pack(command, len(data), slot, 0, byte7, level))
-    message += data
-    return message
+def renumbered(frame: bytes, sequence: int) -> bytes:
+    """The same command with another sequence number."""
+    return frame[:SEQ] + bytes((sequence,)) + frame[SEQ + 1 :]
 
 
 def describe_error(error: int) -> str:

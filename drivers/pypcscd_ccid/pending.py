@@ -1,10 +1,10 @@
 """A command that waits for its answer, and the figures that tell how often one did so in vain."""
 
+from asyncio import AbstractEventLoop
 from dataclasses import dataclass
 
-from pypcscd.driver import Answer
+from pypcscd.driver import Answer, DriverError
 from pypcscd_ccid import messages
-from pypcscd_ccid.messages import SLOT
 
 #: seconds before a command is repeated that a busy slot refused, doubled with each refusal
 FIRST_PAUSE = 0.005
@@ -23,21 +23,52 @@ class Counters:
     transfer_failures: int = 0
 
 
-class Pending:
-    """A command that waits, or is under way."""
+class Pending(Answer[bytes]):
+    """A command that waits, or is under way.
 
-    __slots__ = ("answer", "deadline", "frame", "is_abort", "is_late", "pause", "reply", "seconds", "slot")
+    Whoever awaits it gets the reply, failed or not, or a DriverError.
+    """
 
-    def __init__(self, frame: bytearray, seconds: float, reply: Answer[bytes]) -> None:
+    __slots__ = (
+        "deadline",
+        "expected",
+        "frame",
+        "is_abort",
+        "is_late",
+        "pause",
+        "seconds",
+        "sequence",
+        "slot",
+        "stalls",
+    )
+
+    def __init__(
+        self, loop: AbstractEventLoop, command: int, slot: int, sequence: int, frame: bytes, seconds: float
+    ) -> None:
+        Answer.__init__(self, loop)
         self.frame = frame
-        self.slot = frame[SLOT]
-        self.answer = messages.ANSWERS[frame[0]]
+        self.slot = slot
+        #: in the frame, and in the reply
+        self.sequence = sequence
+        #: the type of the reply
+        self.expected = messages.ANSWERS[command]
         #: that it may take, before and after each request for more time
         self.seconds = seconds
-        #: gets the reply, failed or not, or a DriverError
-        self.reply = reply
+        #: by time.monotonic
         self.deadline = 0.0
         self.pause = FIRST_PAUSE
         self.is_abort = False
         #: the deadline has passed, and the bulk-IN pipe is asked for what it has
         self.is_late = False
+        #: of bulk-OUT, in a row
+        self.stalls = 0
+
+    def fail(self, error: DriverError) -> None:
+        """Unless somebody has given it up already."""
+        if not self.done():
+            self.set_exception(error)
+
+    def renumber(self, sequence: int) -> None:
+        """Send it with another number from now on."""
+        self.sequence = sequence
+        self.frame = messages.renumbered(self.frame, sequence)

@@ -11,9 +11,11 @@ from pypcscd_ccid.commands import Commands
 from pypcscd_ccid.descriptor import Feature, Level
 from pypcscd_ccid.exchange import BlockT1, ByteT0, ChainedApdu, response_of
 from pypcscd_ccid.messages import (
+    COMMAND_MASK,
     ERROR,
     HEADER_SIZE,
     SPECIFIC,
+    STATUS,
     Command,
     IccStatus,
     SlotError,
@@ -79,16 +81,18 @@ class CcidSlot(Slot):
                     Reason.COMMUNICATION, f"{self.title}: no protocol was selected for the card"
                 )
             seconds = self._timeout if apdu[:3] != _PPDU else max(self._timeout, _PPDU_TIMEOUT)
-            pending = self._commands.submit(messages.encode(_XFR_BLOCK, self._index, apdu), seconds)
+            pending = self._commands.submit(_XFR_BLOCK, self._index, seconds, apdu)
             try:
-                reply = await pending.reply
+                reply = await pending
             except asyncio.CancelledError:
                 self._commands.abandon(pending)
                 raise
             if self._chain is not None and reply[SPECIFIC]:
                 response = await self._chain.collect(reply)
-            else:
+            elif reply[STATUS] & COMMAND_MASK:
                 response = response_of(reply, self.title)
+            else:
+                response = reply[HEADER_SIZE:]
         if len(response) < 2:
             raise DriverError(
                 Reason.COMMUNICATION, f"{self.title}: the card answered {len(response)} bytes, no status word"
@@ -106,11 +110,11 @@ class CcidSlot(Slot):
         )
 
     async def transfer(self, data: bytes, level: int = 0, wtx: int = 0) -> bytes:
-        frame = messages.encode(_XFR_BLOCK, self._index, data, wtx, level)
-        return await self._commands.run(frame, self._timeout * max(wtx, 1))
+        seconds = self._timeout * max(wtx, 1)
+        return await self._commands.run(_XFR_BLOCK, self._index, seconds, data, wtx, level)
 
     async def secure(self, payload: bytes, seconds: float) -> bytes:
-        return await self._commands.run(messages.encode(Command.SECURE, self._index, payload), seconds)
+        return await self._commands.run(Command.SECURE, self._index, seconds, payload)
 
     # --- power ------------------------------------------------------------------------------
 
@@ -134,9 +138,7 @@ class CcidSlot(Slot):
         reply = await self._ask_for_power(voltage)
         leaves_emv = self._facts.quirk.leaves_emv
         if messages.has_failed(reply) and reply[ERROR] == SlotError.EMV_PROTOCOL and leaves_emv:
-            await self._commands.run(
-                messages.encode(Command.ESCAPE, self._index, leaves_emv), _STATUS_TIMEOUT
-            )
+            await self._commands.run(Command.ESCAPE, self._index, _STATUS_TIMEOUT, leaves_emv)
             reply = await self._ask_for_power(voltage)
         if messages.has_failed(reply):
             raise messages.failure(reply, self.title)
@@ -147,12 +149,11 @@ class CcidSlot(Slot):
         return answer
 
     async def _ask_for_power(self, voltage: int) -> bytes:
-        frame = messages.encode(Command.ICC_POWER_ON, self._index, byte7=voltage)
-        return await self._commands.run(frame, _POWER_TIMEOUT)
+        return await self._commands.run(Command.ICC_POWER_ON, self._index, _POWER_TIMEOUT, byte7=voltage)
 
     async def power_off(self) -> None:
         self._forget_card()
-        reply = await self._commands.run(messages.encode(Command.ICC_POWER_OFF, self._index), _STATUS_TIMEOUT)
+        reply = await self._commands.run(Command.ICC_POWER_OFF, self._index, _STATUS_TIMEOUT)
         if messages.has_failed(reply) and messages.icc_status(reply) != IccStatus.ABSENT:
             raise DriverError(Reason.POWER, messages.failure(reply, self.title).detail)
 
@@ -221,8 +222,10 @@ class CcidSlot(Slot):
 
     async def _set_parameters(self, selection: Selection, fi_di: int) -> None:
         number = 1 if selection.protocol is Protocol.T1 else 0
-        frame = messages.encode(Command.SET_PARAMETERS, self._index, selection.structure(fi_di), byte7=number)
-        reply = await self._commands.run(frame, _STATUS_TIMEOUT)
+        structure = selection.structure(fi_di)
+        reply = await self._commands.run(
+            Command.SET_PARAMETERS, self._index, _STATUS_TIMEOUT, structure, byte7=number
+        )
         if not messages.has_failed(reply) or reply[ERROR] in _BYTE_OFFSETS:
             return
         detail = messages.failure(reply, f"{self.title}: SetParameters").detail
@@ -249,7 +252,7 @@ class CcidSlot(Slot):
                 f"{self.title}: commands to the reader itself (Escape) are not allowed; "
                 "they are with the device's option escape=yes",
             )
-        reply = await self._commands.run(messages.encode(Command.ESCAPE, self._index, data), _ESCAPE_TIMEOUT)
+        reply = await self._commands.run(Command.ESCAPE, self._index, _ESCAPE_TIMEOUT, data)
         if messages.has_failed(reply):
             raise messages.failure(reply, f"{self.title}: Escape")
         return reply[HEADER_SIZE:]
@@ -286,13 +289,12 @@ class CcidSlot(Slot):
         """Ask the reader for the card, unless that is being done."""
         if self._is_asking:
             return
-        frame = messages.encode(Command.GET_SLOT_STATUS, self._index)
         try:
-            pending = self._commands.submit(frame, _STATUS_TIMEOUT)
+            pending = self._commands.submit(Command.GET_SLOT_STATUS, self._index, _STATUS_TIMEOUT)
         except DriverError:
             return
         self._is_asking = True
-        pending.reply.add_done_callback(self._status_came)
+        pending.add_done_callback(self._status_came)
 
     def poll(self) -> None:
         """``ask_status``, unless a command is under way: its reply tells the same."""

@@ -7,23 +7,12 @@ Callbacks must only dispatch: a call of pyusb that waits would run other callbac
 """
 
 import asyncio
-import ctypes
 import logging
 import select
 from collections.abc import Callable
 
-from pypcscd_ccid.libusb import (
-    FD_ADDED,
-    FD_REMOVED,
-    NO_DEVICE,
-    NOT_FOUND,
-    TRANSFER_DONE,
-    Kind,
-    Libusb,
-    Status,
-    TransferRecord,
-    describe,
-)
+from pypcscd_ccid.libusb import FD_ADDED, FD_REMOVED, Kind, Libusb, Status
+from pypcscd_ccid.transfer import Done, Transfer, UsbError, submit_error
 
 _log = logging.getLogger("pypcscd.usb")
 
@@ -31,14 +20,6 @@ _SETUP_SIZE = 8
 _IN = 0x80
 #: seconds that a cancelled transfer may take to come back; it takes about one millisecond
 _CANCEL_BOUND = 5.0
-
-
-class UsbError(Exception):
-    """A transfer that failed or could not be submitted; the message says why."""
-
-    def __init__(self, message: str, status: Status) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class AsyncUsb:
@@ -79,100 +60,6 @@ class AsyncUsb:
             self.loop.remove_writer(fd)
 
 
-class Transfer:
-    """A transfer on one endpoint with a buffer of its own, to be submitted any number of times.
-
-    ``done(status, length)`` is called in the loop when it has ended; it may submit it again.
-    """
-
-    __slots__ = (
-        "_address",
-        "_callback",
-        "_handle",
-        "_length",
-        "_memory",
-        "_record",
-        "_submit",
-        "buffer",
-        "done",
-        "endpoint",
-        "is_busy",
-    )
-
-    def __init__(
-        self, handle: "UsbHandle", endpoint: int, kind: Kind, size: int, done: Callable[[int, int], None]
-    ) -> None:
-        libusb = handle.usb.libusb
-        self._handle = handle
-        self._address = libusb.alloc_transfer()
-        if not self._address:
-            raise MemoryError("libusb_alloc_transfer")
-        self._memory = (ctypes.c_ubyte * size)()
-        #: what is sent, or was received
-        self.buffer = memoryview(self._memory).cast("B")
-        self._callback = TRANSFER_DONE(self._completed)
-        self._submit = libusb.submit_transfer
-        self.done = done
-        self.endpoint = endpoint
-        self._length = size
-        self.is_busy = False
-        record = self._record = TransferRecord.from_address(self._address)
-        record.dev_handle = handle.address
-        record.flags = 0
-        record.endpoint = endpoint
-        record.type = kind
-        # Deadlines are the loop's business: libusb's would need a timer of its own for each transfer.
-        record.timeout = 0
-        record.length = size
-        record.callback = ctypes.cast(self._callback, ctypes.c_void_p).value
-        record.user_data = None
-        record.buffer = ctypes.addressof(self._memory)
-        record.num_iso_packets = 0
-
-    def submit(self) -> None:
-        """Receive into the buffer, or send all of it. Raises UsbError."""
-        result = self._submit(self._address)
-        if result:
-            raise _submit_error(result)
-        self.is_busy = True
-
-    def send(self, data: bytes | bytearray) -> None:
-        """Send ``data``, which fits into the buffer. Raises UsbError."""
-        size = len(data)
-        self.buffer[:size] = data
-        if size != self._length:
-            self._record.length = self._length = size
-        self.submit()
-
-    def cancel(self) -> None:
-        """End it; ``done`` is called with CANCELLED, or with the result if it came first."""
-        if not self.is_busy:
-            return
-        result = self._handle.usb.libusb.cancel_transfer(self._address)
-        # NOT_FOUND: it has just ended and will be reported
-        if result not in (0, NOT_FOUND, NO_DEVICE):
-            _log.warning("a USB transfer could not be cancelled: %s", describe(result))
-
-    def free(self) -> None:
-        """Give the memory back; it is not under way any more."""
-        assert not self.is_busy, "libusb aborts the program if a busy transfer is freed"
-        if self._address:
-            self._handle.usb.libusb.free_transfer(self._address)
-            self._address = 0
-            self._handle.forget(self)
-
-    def _completed(self, _address: int) -> None:
-        self.is_busy = False
-        record = self._record
-        try:
-            self.done(record.status, record.actual_length)
-        except Exception:
-            # An exception would not get out of here: ctypes only prints it.
-            _log.exception("a USB transfer could not be dealt with; please report this")
-        if not self.is_busy and self._handle.is_closing:
-            self._handle.transfer_rests()
-
-
 class UsbHandle:
     """An open device, and its transfers."""
 
@@ -186,9 +73,11 @@ class UsbHandle:
         self.is_closing = False
         self._at_rest: asyncio.Future[None] | None = None
 
-    def transfer(self, endpoint: int, kind: Kind, size: int, done: Callable[[int, int], None]) -> Transfer:
+    def transfer(
+        self, endpoint: int, kind: Kind, size: int, done: Done, *, is_quiet: bool = False
+    ) -> Transfer:
         """A new transfer; the direction is in the endpoint's address (0x80: in)."""
-        transfer = Transfer(self, endpoint, kind, size, done)
+        transfer = Transfer(self.usb.libusb, self, endpoint, kind, size, done, is_quiet=is_quiet)
         self._transfers.add(transfer)
         return transfer
 
@@ -245,7 +134,7 @@ class UsbHandle:
         """Let a stalled endpoint go on; takes well below a millisecond. Raises UsbError."""
         result = self.usb.libusb.clear_halt(self.address, endpoint)
         if result:
-            raise _submit_error(result)
+            raise submit_error(result)
 
     async def close(self) -> None:
         """End all transfers, then give the device back. May be called again; never raises."""
@@ -277,11 +166,6 @@ class UsbHandle:
     def _stop_waiting(self) -> None:
         if self._at_rest is not None and not self._at_rest.done():
             self._at_rest.set_result(None)
-
-
-def _submit_error(code: int) -> UsbError:
-    status = Status.NO_DEVICE if code == NO_DEVICE else Status.ERROR
-    return UsbError(describe(code), status)
 
 
 def _describe_status(status: Status) -> str:

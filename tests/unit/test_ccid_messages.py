@@ -11,8 +11,9 @@ from pypcscd_ccid.messages import Answer, Command
 
 
 def test_a_command_is_a_header_and_its_data() -> None:
-    message = messages.encode(Command.XFR_BLOCK, 3, b"\x00\xa4\x04\x00", byte7=2, level=0x0110)
-    assert message == bytes.fromhex("6F 04000000 03 00 02 1001 00A40400")
+    message = messages.COMMAND_HEADER.pack(Command.XFR_BLOCK, 4, 3, 0xFE, 2, 0x0110) + b"\x00\xa4\x04\x00"
+    assert message == bytes.fromhex("6F 04000000 03 FE 02 1001 00A40400")
+    assert messages.renumbered(message, 0xFF) == bytes.fromhex("6F 04000000 03 FF 02 1001 00A40400")
 
 
 def test_every_command_has_its_answer() -> None:

@@ -11,7 +11,8 @@ import pytest_asyncio
 from fake_libusb import FakeLibusb, Urb
 
 from pypcscd_ccid.libusb import BoundLibusb, Kind, Status
-from pypcscd_ccid.usb import AsyncUsb, Transfer, UsbError, UsbHandle
+from pypcscd_ccid.transfer import Transfer, UsbError
+from pypcscd_ccid.usb import AsyncUsb, UsbHandle
 
 IN, OUT = 0x81, 0x02
 
