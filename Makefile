@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODE_CLIENT := tests/clients/node
 # What the installed package depends on, beyond the modules that an editable installation finds itself.
-BUILD := pyproject.toml setup.py $(wildcard drivers/pypcscd_ifdhandler/*.[ch] drivers/*/build_*.py)
+BUILD := pyproject.toml setup.py $(wildcard drivers/*/*.[ch] drivers/*/build_*.py)
 
 # Client programs of other machines and releases, as tests/integration/test_foreign.py wants them.
 FOREIGN := i386:bookworm arm64:bookworm s390x:bookworm s390x:trixie arm64:forky s390x:forky

@@ -45,8 +45,7 @@ _LARGEST_BUFFER = 4096
 _ABORT_TIMEOUT = 2.0
 _ABORT_REQUEST = 0x01
 #: plain numbers, because they are compared for every transfer
-_COMPLETED = int(Status.COMPLETED)
-_CANCELLED = int(Status.CANCELLED)
+_COMPLETED, _CANCELLED = int(Status.COMPLETED), int(Status.CANCELLED)
 _pack_header = messages.COMMAND_HEADER.pack
 _unpack_header = messages.REPLY_HEADER.unpack_from
 _CLASS_OUT = 0x21
@@ -103,9 +102,8 @@ class Commands:
         self._assembler = Assembler(size, packet)
         self._in = handle.transfer(pipes.bulk_in.address, Kind.BULK, size, self._received)
         self._in_memory = self._in.memory
-        self._out: Transfer = handle.transfer(
-            pipes.bulk_out.address, Kind.BULK, max_message, self._sent, is_quiet=True
-        )
+        out = pipes.bulk_out.address
+        self._out: Transfer = handle.transfer(out, Kind.BULK, max_message, self._sent, is_quiet=True)
         #: what was given to bulk-OUT last, and what waits until that has been sent
         self._outgoing: Pending | None = None
         self._unsent: deque[Pending] = deque()
@@ -185,7 +183,8 @@ class Commands:
         pending.deadline = deadline = monotonic() + pending.seconds
         if deadline < self._deadlines.next_look:
             self._deadlines.watch(deadline)
-        self._send(pending)
+        if self._unsent or not self._give_out(pending):
+            self._unsent.append(pending)
 
     def _finish(self, pending: Pending) -> None:
         """The slot is free for its next command, and the reader for another one."""
@@ -269,7 +268,10 @@ class Commands:
             self._received_nothing(status, length)
             return
         data: bytes = self._in_memory[:length]
-        self._listen()
+        try:
+            self._in.submit()
+        except UsbError as error:
+            self._in_failed(error.status)
         self._failures = 0
         if not self._assembler.is_between or length < HEADER_SIZE:
             self._feed(data)
@@ -279,15 +281,11 @@ class Commands:
             self._feed(data)
             return
         pending = self._active[slot]
-        if (
-            state  # it failed, or asks for time, or the card is not active
-            or pending is None
-            or pending.sequence != sequence
-            or pending.expected != kind
-        ):
+        # state: it failed, or asks for time, or the card is not active
+        if state or pending is None or pending.sequence != sequence or pending.expected != kind:
             self._dispatch(data)
             return
-        # What all others do not know: this is the way of nearly all replies, so it has no calls to spare.
+        # Nearly all replies come this way, so it has no calls to spare.
         self._active[slot] = None
         self._in_flight -= 1
         if self._queue:
@@ -338,7 +336,11 @@ class Commands:
         has_failed = status & COMMAND_MASK == COMMAND_FAILED
         if has_failed and error == SlotError.SLOT_BUSY and self._try_later(pending):
             return
-        self._finish(pending)
+        if has_failed and error == SlotError.ABORTED and not pending.is_abort:
+            # An earlier user left an abort half done: until it is complete the slot does nothing else.
+            self._abort(pending)
+        else:
+            self._finish(pending)
         if status & ICC_MASK:
             self._card_changed(slot, reply)
         # The waiter comes last: it may go on with its next command at once.
@@ -347,13 +349,8 @@ class Commands:
                 pending.set_result(reply)
             return
         self.counters.broken += 1
-        pending.fail(
-            DriverError(
-                Reason.COMMUNICATION,
-                f"{self._title}: the reader answered command 0x{pending.frame[0]:02X} with a message of "
-                f"type 0x{kind:02X}",
-            ),
-        )
+        why = f"the reader answered command 0x{pending.frame[0]:02X} with a message of type 0x{kind:02X}"
+        pending.fail(DriverError(Reason.COMMUNICATION, f"{self._title}: {why}"))
 
     def _drop_broken(self, broken: Broken) -> None:
         self.counters.broken += 1

@@ -7,6 +7,9 @@ from time import monotonic
 
 from pypcscd_ccid.pending import Pending
 
+#: seconds; loops round to milliseconds
+_SHORTEST = 0.001
+
 
 class Deadlines:
     """Looks when the first command is due. It is not set back for each command that ends."""
@@ -31,7 +34,9 @@ class Deadlines:
             if self._timer is not None:
                 self._timer.cancel()
             self.next_look = deadline
-            self._timer = self._loop.call_later(deadline - monotonic(), self._look)
+            # A loop may fire a moment early: then it is not to look again and again.
+            delay = max(deadline - monotonic(), _SHORTEST)
+            self._timer = self._loop.call_later(delay, self._look)
 
     def stop(self) -> None:
         """No command is under way any more."""

@@ -109,6 +109,9 @@ class Libusb(Protocol):
     def handle_events(self) -> int:
         """Call the callbacks of what is done, without waiting."""
 
+    def addresses(self) -> tuple[int, int, int]:
+        """Where libusb_submit_transfer, libusb_handle_events_timeout_completed and the context are."""
+
     def poll_fds(self) -> list[tuple[int, int]]:
         """Descriptors and the events of poll(2) to be watched."""
 
@@ -138,11 +141,15 @@ class BoundLibusb:
         self.handle_events: Callable[[], int] = functools.partial(handle_events, context, no_time, None)
         self.free_transfer = bind("free_transfer", None, c_void_p)
         self.submit_transfer = bind("submit_transfer", c_int, c_void_p)
+        self._addresses = (_address(self.submit_transfer), _address(handle_events), context)
         self.cancel_transfer = bind("cancel_transfer", c_int, c_void_p)
         self.clear_halt = bind("clear_halt", c_int, c_void_p, c_ubyte)
 
     def alloc_transfer(self) -> int:
         return self._alloc_transfer(0) or 0
+
+    def addresses(self) -> tuple[int, int, int]:
+        return self._addresses
 
     def poll_fds(self) -> list[tuple[int, int]]:
         found: list[tuple[int, int]] = []
@@ -158,3 +165,7 @@ class BoundLibusb:
 
     def set_fd_notifiers(self, added: Any, removed: Any) -> None:
         self._set_notifiers(self._context, ctypes.cast(added, c_void_p), ctypes.cast(removed, c_void_p), None)
+
+
+def _address(function: Any) -> int:
+    return ctypes.cast(function, c_void_p).value or 0

@@ -12,7 +12,7 @@ import select
 from collections.abc import Callable
 
 from pypcscd_ccid.libusb import FD_ADDED, FD_REMOVED, Kind, Libusb, Status
-from pypcscd_ccid.transfer import Done, Transfer, UsbError, submit_error
+from pypcscd_ccid.transfer import Carrier, Done, Transfer, UsbError, submit_error
 
 _log = logging.getLogger("pypcscd.usb")
 
@@ -25,8 +25,11 @@ _CANCEL_BOUND = 5.0
 class AsyncUsb:
     """libusb in the running event loop, from ``start`` to ``stop``."""
 
-    def __init__(self, libusb: Libusb) -> None:
+    def __init__(self, libusb: Libusb, carrier: Carrier | None = None) -> None:
         self.libusb = libusb
+        self.carrier = carrier or _best_carrier(libusb)
+        #: handles that could not be closed; libusb has still to do with their memory
+        self.stuck: list[UsbHandle] = []
         self.loop = asyncio.get_running_loop()
         self._watched: dict[int, int] = {}
         # libusb keeps their addresses, so they must live as long as it may call them
@@ -44,13 +47,14 @@ class AsyncUsb:
         for fd in tuple(self._watched):
             self._fd_removed(fd, None)
         self.libusb.set_fd_notifiers(None, None)
+        self.carrier.close()
 
     def _fd_added(self, fd: int, events: int, _data: object) -> None:
         self._watched[fd] = events
         if events & select.POLLIN:
-            self.loop.add_reader(fd, self.libusb.handle_events)
+            self.loop.add_reader(fd, self.carrier.handle_events)
         if events & select.POLLOUT:
-            self.loop.add_writer(fd, self.libusb.handle_events)
+            self.loop.add_writer(fd, self.carrier.handle_events)
 
     def _fd_removed(self, fd: int, _data: object) -> None:
         events = self._watched.pop(fd, 0)
@@ -77,7 +81,7 @@ class UsbHandle:
         self, endpoint: int, kind: Kind, size: int, done: Done, *, is_quiet: bool = False
     ) -> Transfer:
         """A new transfer; the direction is in the endpoint's address (0x80: in)."""
-        transfer = Transfer(self.usb.libusb, self, endpoint, kind, size, done, is_quiet=is_quiet)
+        transfer = self.usb.carrier.transfer(self, endpoint, kind, size, done, is_quiet=is_quiet)
         self._transfers.add(transfer)
         return transfer
 
@@ -153,6 +157,7 @@ class UsbHandle:
         if stuck:
             # Freeing them, or closing the device under them, would crash the daemon.
             _log.error("%d USB transfers did not end; the device stays open until the daemon ends", stuck)
+            self.usb.stuck.append(self)
             return
         for transfer in tuple(self._transfers):
             transfer.free()
@@ -166,6 +171,16 @@ class UsbHandle:
     def _stop_waiting(self) -> None:
         if self._at_rest is not None and not self._at_rest.done():
             self._at_rest.set_result(None)
+
+
+def _best_carrier(libusb: Libusb) -> Carrier:
+    try:
+        from pypcscd_ccid.compiled import CompiledCarrier
+    except ImportError:
+        from pypcscd_ccid.callbacks import CallbackCarrier
+
+        return CallbackCarrier(libusb)
+    return CompiledCarrier(libusb)
 
 
 def _describe_status(status: Status) -> str:

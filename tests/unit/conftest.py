@@ -1,9 +1,19 @@
 """Fixtures of the unit tests; no test may block the event loop."""
 
+import sys
 from collections.abc import Iterator
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+
+
+@pytest.fixture(params=["callbacks", "compiled"])
+def carrier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every USB transfer goes by ctypes alone, then by the compiled part."""
+    if request.param == "compiled":
+        pytest.importorskip("pypcscd_ccid._carrier", reason="installed without a C compiler")
+    else:
+        monkeypatch.setitem(sys.modules, "pypcscd_ccid.compiled", None)
 
 
 @pytest.fixture(autouse=True)

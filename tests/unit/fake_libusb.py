@@ -56,6 +56,13 @@ class FakeLibusb:
         self.records: dict[int, TransferRecord] = {}
         self.pending: dict[int, Urb] = {}
         self._ended: deque[tuple[int, Status, int]] = deque()
+        #: for compiled code; lambdas, so that what a test puts in their place is called too
+        self._functions = (
+            ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(lambda transfer: self.submit_transfer(transfer)),
+            ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(
+                lambda context, time, completed: self.handle_events()
+            ),
+        )
 
     # what is called
 
@@ -107,6 +114,10 @@ class FakeLibusb:
         if self._ended:
             os.eventfd_write(self.fd, 1)
         return 0
+
+    def addresses(self) -> tuple[int, int, int]:
+        submit, handle = (ctypes.cast(function, ctypes.c_void_p).value or 0 for function in self._functions)
+        return submit, handle, 0
 
     def poll_fds(self) -> list[tuple[int, int]]:
         return [(self.fd, select.POLLIN)]

@@ -15,6 +15,8 @@ from pypcscd_ccid import slot as slots
 from pypcscd_ccid.libusb import Kind, Status
 from pypcscd_ccid.slot import CcidSlot
 
+pytestmark = pytest.mark.usefixtures("carrier")
+
 T0 = Protocol.T0
 APDU = bytes.fromhex("00A4040000")
 XFR, ON, STATUS, ABORT, SET = 0x6F, 0x62, 0x65, 0x72, 0x61
@@ -240,7 +242,8 @@ async def test_a_busy_slot_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None
     bench.insert(0)
     device = await bench.open()
     await device.slots[0].power_on()
-    bench.reader.faults.append(lambda message: [] if message[0] == XFR else None)
+    # each message takes one of them, also the questions that come before
+    bench.reader.faults.extend([lambda message: [] if message[0] == XFR else None] * 1000)
     waiting = asyncio.ensure_future(device.slots[0].transmit(T0, APDU))
     await bench.reader.until_received(1, XFR)
     before = len(bench.reader.received)
@@ -382,6 +385,16 @@ async def test_a_reader_that_does_not_know_abort_is_used_all_the_same(bench: Ben
     assert await slot.transmit(T0, APDU) == echo(APDU)
 
 
+async def test_an_abort_that_an_earlier_user_left_half_done_is_completed(bench: Bench) -> None:
+    slot = await ready(bench)
+    bench.reader.faults.append(lambda message: [bench.reader.make(0x80, message, error=0xFF)])
+    with pytest.raises(DriverError, match="aborted"):
+        await slot.transmit(T0, APDU)
+    assert await slot.transmit(T0, APDU) == echo(APDU)
+    assert [message[0] for message in bench.reader.received[-3:]] == [XFR, ABORT, XFR]
+    assert slot._commands.counters.dropped == 0
+
+
 async def test_cancelling_aborts_and_leaves_the_slot_usable(bench: Bench) -> None:
     slot = await ready(bench)
     bench.reader.faults.append(lambda message: [])
@@ -426,7 +439,8 @@ async def test_a_busy_slot_is_tried_again(bench: Bench) -> None:
 
 async def test_a_slot_that_stays_busy_is_an_error(bench: Bench) -> None:
     slot = await ready(bench)
-    slot._timeout = 0.03
+    # the pauses grow to 80 ms, and the next of 100 would end after that time
+    slot._timeout = 0.25
     for _ in range(20):
         bench.reader.faults.append(
             lambda message: [bench.reader.make(0x80, message, error=0xE0)] if message[0] == XFR else None

@@ -10,9 +10,12 @@ import pytest
 import pytest_asyncio
 from fake_libusb import FakeLibusb, Urb
 
-from pypcscd_ccid.libusb import BoundLibusb, Kind, Status
+from pypcscd_ccid import usb
+from pypcscd_ccid.libusb import NOT_FOUND, BoundLibusb, Kind, Status
 from pypcscd_ccid.transfer import Transfer, UsbError
 from pypcscd_ccid.usb import AsyncUsb, UsbHandle
+
+pytestmark = pytest.mark.usefixtures("carrier")
 
 IN, OUT = 0x81, 0x02
 
@@ -47,12 +50,18 @@ class Bench:
         assert not self.libusb.pending
         self.closed += 1
 
-    def transfer(self, endpoint: int, size: int = 64) -> Transfer:
+    def transfer(self, endpoint: int, size: int = 64, *, is_quiet: bool = False) -> Transfer:
         def done(status: int, length: int) -> None:
-            self.done.put_nowait((status, bytes(transfer.buffer[:length])))
+            self.done.put_nowait((status, transfer.memory[:length]))
 
-        transfer = self.handle.transfer(endpoint, Kind.BULK, size, done)
+        transfer = self.handle.transfer(endpoint, Kind.BULK, size, done, is_quiet=is_quiet)
         return transfer
+
+    async def handled(self) -> None:
+        """Let libusb do what is to be done."""
+        os.eventfd_write(self.libusb.fd, 1)
+        for _ in range(3):
+            await asyncio.sleep(0)
 
 
 @pytest_asyncio.fixture
@@ -84,6 +93,124 @@ async def test_what_is_sent_is_as_long_as_the_data(bench: Bench) -> None:
         assert bench.device.urbs[-1].data == content
         bench.device.urbs[-1].complete()
         assert await bench.done.get() == (Status.COMPLETED, content)
+
+
+async def test_more_than_there_is_room_for_is_not_sent(bench: Bench) -> None:
+    transfer = bench.transfer(OUT, 8)
+    with pytest.raises(ValueError):
+        transfer.send(bytes(9))
+    assert not bench.device.urbs
+    assert transfer.send(bytes(8))
+    bench.device.urbs[-1].complete()
+    assert await bench.done.get() == (Status.COMPLETED, bytes(8))
+
+
+async def test_of_a_quiet_transfer_a_success_is_not_told(bench: Bench) -> None:
+    transfer = bench.transfer(OUT, is_quiet=True)
+    for content in (b"one", b"two"):
+        assert transfer.send(content)
+        assert transfer.is_busy
+        bench.device.urbs[-1].complete()
+        await bench.handled()
+        assert not transfer.is_busy
+        assert bench.done.empty()
+
+
+async def test_of_a_quiet_transfer_a_success_is_told_to_those_who_want_to_send_more(bench: Bench) -> None:
+    transfer = bench.transfer(OUT, is_quiet=True)
+    assert transfer.send(b"first")
+    assert not transfer.send(b"second")
+    assert [urb.data for urb in bench.device.urbs] == [b"first"]
+    bench.device.urbs[-1].complete()
+    assert await bench.done.get() == (Status.COMPLETED, b"first")
+    assert transfer.send(b"second")
+    bench.device.urbs[-1].complete()
+    await bench.handled()
+    assert bench.done.empty()
+
+
+async def test_failures_of_a_quiet_transfer_are_told(bench: Bench) -> None:
+    transfer = bench.transfer(OUT, is_quiet=True)
+    transfer.send(b"1")
+    bench.device.urbs[-1].complete(status=Status.STALL)
+    assert await bench.done.get() == (Status.STALL, b"")
+    transfer.submit()
+    assert bench.device.urbs[-1].data == b"1"
+    transfer.cancel()
+    assert await bench.done.get() == (Status.CANCELLED, b"")
+
+
+async def test_closing_waits_for_a_quiet_transfer(bench: Bench) -> None:
+    bench.libusb.cancel_transfer = lambda transfer: NOT_FOUND  # type: ignore[method-assign]
+    transfer = bench.transfer(OUT, is_quiet=True)
+    transfer.send(b"1")
+    closing = asyncio.ensure_future(bench.handle.close())
+    await bench.handled()
+    assert not closing.done()
+    bench.device.urbs[-1].complete()
+    await closing
+    assert bench.closed == 1
+
+
+async def test_a_device_whose_transfers_do_not_end_stays_open(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench()
+    monkeypatch.setattr(usb, "_CANCEL_BOUND", 0.01)
+    transfer = bench.transfer(IN)
+    transfer.submit()
+    monkeypatch.setattr(bench.libusb, "cancel_transfer", lambda transfer: NOT_FOUND)
+    await bench.handle.close()
+    assert "did not end" in caplog.text
+    assert bench.closed == 0
+    assert bench.libusb.records
+    # what libusb may still call is there
+    assert bench.usb.stuck == [bench.handle]
+    bench.device.urbs[-1].complete(b"late")
+    assert await bench.done.get() == (Status.COMPLETED, b"late")
+    bench.usb.stop()
+    bench.libusb.close()
+
+
+async def test_a_freed_transfer_cannot_be_used(bench: Bench) -> None:
+    transfer = bench.transfer(OUT)
+    transfer.free()
+    transfer.free()
+    transfer.cancel()
+    for use in (transfer.submit, lambda: transfer.send(b"1")):
+        with pytest.raises(UsbError):
+            use()
+    assert not bench.device.urbs
+
+
+async def test_all_that_ended_in_one_turn_are_told_in_their_order(bench: Bench) -> None:
+    transfers = [bench.transfer(IN) for _ in range(5)]
+    for transfer in transfers:
+        transfer.submit()
+    for number in (3, 0, 4, 1, 2):
+        bench.device.urbs[number].complete(bytes((number,)))
+    assert [(await bench.done.get())[1] for _ in range(5)] == [b"\3", b"\0", b"\4", b"\1", b"\2"]
+
+
+async def test_a_callback_may_free_other_transfers(bench: Bench) -> None:
+    """Such as one that is to be told next."""
+    freed: list[Transfer] = []
+
+    def free_the_others(status: int, length: int) -> None:
+        for other in transfers:
+            if not other.is_busy and other is not transfers[0]:
+                other.free()
+                freed.append(other)
+
+    transfers = [bench.handle.transfer(IN, Kind.BULK, 8, free_the_others), bench.transfer(IN)]
+    transfers.append(bench.transfer(IN))
+    for transfer in transfers[:2]:
+        transfer.submit()
+    for urb in bench.device.urbs:
+        urb.complete(b"x")
+    assert await bench.done.get() == (Status.COMPLETED, b"x")
+    # the second was still to be told, so it counted as busy
+    assert freed == transfers[2:]
 
 
 @pytest.mark.parametrize("status", [Status.STALL, Status.OVERFLOW, Status.ERROR, Status.NO_DEVICE])
@@ -246,12 +373,13 @@ async def test_the_real_library_can_be_watched() -> None:
     if backend is None:
         pytest.skip("libusb-1.0 is not installed, or there is no USB at all")
     libusb = BoundLibusb(backend.lib, backend.ctx.value)
-    usb = AsyncUsb(libusb)
-    usb.start()
+    layer = AsyncUsb(libusb)
+    layer.start()
     assert libusb.poll_fds()
     assert libusb.handle_events() == 0
-    handle = UsbHandle(usb, 0, lambda: None)
+    layer.carrier.handle_events()
+    handle = UsbHandle(layer, 0, lambda: None)
     transfer = handle.transfer(IN, Kind.BULK, 64, lambda status, length: None)
     transfer.cancel()
     await handle.close()
-    usb.stop()
+    layer.stop()
