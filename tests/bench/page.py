@@ -67,7 +67,9 @@ def _quiet(machine: Mapping[str, Any]) -> str:
         return "It had nothing else to do."
     return (
         f"It had other work at the time (load average {machine['load']:.1f} at the beginning), "
-        "so absolute values are worse than they could be, and quartiles wide."
+        "so absolute values are worse than they could be, and quartiles wide. That is harder on a Python "
+        "daemon, which has more to bring back into the caches after each switch to another program; the "
+        "figures of the virtual machines, at the end, do not depend on it."
     )
 
 
@@ -117,10 +119,16 @@ def _summary(
             continue
         notable.sort(key=lambda each: each[0])
         least, (most, extreme) = notable[0][0], notable[-1]
-        span = _many(most) if len(notable) == 1 else f"{number(least)} to {_many(most)}"
+        span = _span(least, most, unit)
         head = f"{GROUPS[group]} ({COLUMNS[kind]}): {len(notable)} of {len(found)} lines"
-        yield f"{head}, {span} {unit}; {superlative}: {extreme.title}"
+        yield f"{head}, {span}; {superlative}: {extreme.title}"
 
 
-def _many(factor: float) -> str:
-    return "any number of" if factor == math.inf else number(factor)
+def _span(least: float, most: float, unit: str) -> str:
+    if least == math.inf:
+        return "nothing instead of something"
+    if most == math.inf:
+        return f"{number(least)} {unit} to nothing instead of something"
+    if number(least) == number(most):
+        return f"{number(most)} {unit}"
+    return f"{number(least)} to {number(most)} {unit}"

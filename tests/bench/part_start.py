@@ -15,7 +15,7 @@ READERS = 2
 _FIGURES = (
     ("socket", "socket accepts", "ms"),
     ("answer", "first answer", "ms"),
-    ("cpu", "CPU of the daemon until the first answer", "ms"),
+    ("cpu", "first answer: CPU of the daemon", "ms"),
     ("visible", "both cards visible", "ms"),
 )
 
@@ -33,8 +33,7 @@ def measure(bench: Bench) -> Iterator[Row]:
                     samples.setdefault(figure, {}).setdefault(kind.key, []).append(value)
         for figure, title, unit in _FIGURES:
             if figure in samples:
-                full = title if figure == "cpu" else f"{words} {title}"
-                yield Row.of(f"{how}-{figure}", "start", full, unit, samples[figure])
+                yield Row.of(f"{how}-{figure}", "start", f"{words} {title}", unit, samples[figure])
 
 
 def _can(bench: Bench, how: str, kind: Kind) -> bool:

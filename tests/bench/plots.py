@@ -38,7 +38,7 @@ def _draw(plots: Mapping[str, Sequence[tuple[str, str, bool, Any]]], folder: Pat
     for name, panels in plots.items():
         figure, axes = pyplot.subplots(1, len(panels), figsize=(4.4 * len(panels), 3.3), layout="constrained")
         for axis, (title, label, log, found) in zip(axes, panels, strict=True):
-            _panel(axis, title, label, log, found)
+            _panel(axis, title, label, log, _ACROSS[name], found)
         axes[0].legend(frameon=False, fontsize=8)
         for kind in ("png", "svg"):
             metadata = {"Date": None} if kind == "svg" else {"Software": None}
@@ -46,6 +46,8 @@ def _draw(plots: Mapping[str, Sequence[tuple[str, str, bool, Any]]], folder: Pat
         pyplot.close(figure)
 
 
+#: what there are more and more of
+_ACROSS = {"readers": "readers", "contention": "clients", "usb": "cards"}
 #: file -> panels: title, axis, the key of the rows around the number, logarithmic
 _PLOTS: Mapping[str, Sequence[tuple[str, str, tuple[str, str], bool]]] = {
     "readers": (
@@ -76,7 +78,7 @@ def _curves(rows: Mapping[str, Row], pattern: tuple[str, str]) -> dict[str, list
     return {kind: sorted(points, key=lambda point: point[0]) for kind, points in found.items()}
 
 
-def _panel(axis: Any, title: str, label: str, log: bool, curves: Mapping[str, Any]) -> None:
+def _panel(axis: Any, title: str, label: str, log: bool, unit: str, curves: Mapping[str, Any]) -> None:
     numbers = sorted({number for points in curves.values() for number, _ in points})
     for kind, points in curves.items():
         colour, shape, name = _STYLES[kind]
@@ -90,7 +92,8 @@ def _panel(axis: Any, title: str, label: str, log: bool, curves: Mapping[str, An
     if log:
         axis.set_yscale("log")
     else:
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.1 * max(value.high for points in curves.values() for _, value in points))
     axis.set_title(title, fontsize=9)
     axis.set_ylabel(label)
+    axis.set_xlabel(unit)
     axis.grid(alpha=0.25)

@@ -53,7 +53,8 @@ TARGETS: tuple[Target, ...] = (
     # where nobody pauses, nearly all of pcscd's waits are short ones: those of the client that keeps the card
     *(Target(f"contend-{count}-worst", "vpcd", 0.05) for count in _CONTENDERS),
     *(Target(f"think-{count}-p99", "vpcd", 0.05) for count in _CONTENDERS),
-    *(Target(f"usb-{case}-{cards}-cpu", "ccid", 1.0) for case in ("parallel", "rate") for cards in (1, 8)),
+    # of cards that need no time: the few APDUs of slow ones cost what first ones cost
+    *(Target(f"usb-rate-{cards}-cpu", "ccid", 1.0) for cards in (1, 8)),
     Target("usb-flat", "ccid", 1.05, is_ratio=False),
     Target("exec-visible", "vpcd", 0.5),
     Target("exec-cpu", "vpcd", 120, is_ratio=False),
