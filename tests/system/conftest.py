@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from guests import Guest
 from harness import CLIENTS, missing
 from kernel import UnavailableError
 from vm import Vm
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +40,33 @@ def _vm(counted: bool = False, systemd: bool = False) -> Iterator[Vm]:
         missing(str(error))
     with machine:
         yield machine
+
+
+@pytest.fixture(scope="session")
+def installation(tmp_path_factory: pytest.TempPathFactory, systemd_vm: Vm) -> str:
+    """An archive for the guest: a virtual environment with nothing but pypcscd in it, from a wheel that was
+    built for it."""
+    folder = tmp_path_factory.mktemp("installation")
+    source = folder / "source"
+    for name in ("src", "drivers"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    environment = folder / "venv"
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    for command in (
+        [*pip, "wheel", "--wheel-dir", folder / "wheels", source],
+        [sys.executable, "-m", "venv", "--without-pip", environment],
+        [
+            *(*pip, "--python", environment / "bin/python", "install"),
+            *("--no-index", "--find-links", folder / "wheels", "pypcscd"),
+        ],
+    ):
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout
+    return systemd_vm.pack(environment, "installation.tar")
 
 
 @pytest.fixture(scope="session")

@@ -55,7 +55,7 @@ class Guest:
     @staticmethod
     def _run(vm: Vm, script: str, daemon: str, wanted: list[str], env: dict[str, str]) -> dict[str, Any]:
         command: list[str | Path] = [sys.executable, GUEST / f"{script}.py", "--daemon", daemon, *wanted]
-        timeout = 60 + 50.0 * len(wanted)
+        timeout = 120 + 60.0 * len(wanted)
         result = vm.run(command, timeout, {"PYTHONDONTWRITEBYTECODE": "1", **env})
         found = json.loads(result.files.get("cases.json", b"{}"))
         return {**found, "output": result.output[-6000:]}

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import socket
 import subprocess
+import tarfile
 import tempfile
 import time
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from typing import Self
 from kernel import Kernel, UnavailableError, prepare
 
 GUEST = Path(__file__).parent / "guest"
-BOOT_TIMEOUT = 60.0
+BOOT_TIMEOUT = 120.0
 BOOT_ATTEMPTS = 3
 
 # Without the two about the TSC the emulated clock is coarse, and some boots hang in its calibration.
@@ -93,6 +94,13 @@ class Vm:
         with suppress(OSError):
             return (self._folder / "console").read_text(errors="replace")
         return ""
+
+    def pack(self, source: Path, name: str) -> str:
+        """Put an archive of a folder's content where the guest sees it; its path there. Many small files
+        would take the guest long to read."""
+        with tarfile.open(self._job_folder / name, "w") as archive:
+            archive.add(source, ".")
+        return f"/job/{name}"
 
     def run(
         self, args: Sequence[str | Path], timeout: float = 60.0, env: dict[str, str] | None = None

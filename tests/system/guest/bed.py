@@ -141,61 +141,41 @@ class Client:
         return state
 
 
-class Bed(Client):
+class Bench(Client):
+    """Simulated readers, and a client of a daemon that somebody else looks after."""
+
     def __init__(self, daemon: str) -> None:
         super().__init__()
         self.daemon = daemon
         self._plugged = 0
-        self.log = Path("/run/daemon.log")
-        empty = Path("/run/no-readers")
-        empty.mkdir(exist_ok=True)
-        if daemon == "pcscd":
-            self._command = [shutil.which("pcscd", path="/usr/sbin") or "pcscd", "-f", "-c", str(empty)]
-        else:
-            program = Path(sys.executable).with_name("pypcscd")
-            self._command = [str(program), "-f", "--usb", "-c", str(empty)]
-        #: what the daemon is started with besides, from the next start on
-        self.options: list[str] = []
-        self.environment: dict[str, str] = {}
         self.simulator = Simulator()
         #: how the readers are listed; libpcsclite itself may have room for 16 only
         self.list: Callable[[], list[str]] = self.readers
-        self.start()
+        #: the daemon has been stopped by a case, on purpose
+        self.stopped = False
 
     def start(self) -> None:
-        """Start the daemon, also after it has died, and be its client."""
-        SOCKET.unlink(missing_ok=True)
-        SOCKET.with_name("pcscd.pid").unlink(missing_ok=True)
-        started = time.monotonic()
-        with self.log.open("ab") as out:
-            self.process = subprocess.Popen(
-                self._command + self.options, stdout=out, stderr=out, env=os.environ | self.environment
-            )
-        self._group = Path(f"/sys/fs/cgroup/daemon{self.process.pid}")
-        self._group.mkdir()
-        (self._group / "cgroup.procs").write_text(str(self.process.pid))
-        self.stopped = False
-        wait_for(SOCKET.exists, "the daemon's socket", 20)
-        wait_for(self._established, "a context")
-        self.start_seconds = time.monotonic() - started
+        """Let the daemon serve, also after it has died."""
+        raise NotImplementedError
 
     def stop(self) -> None:
-        self.stopped = True
-        if self.alive:
-            self.process.terminate()
-            try:
-                self.process.wait(5)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        raise NotImplementedError
 
     @property
     def alive(self) -> bool:
-        return self.process.poll() is None
+        raise NotImplementedError
 
-    def _established(self) -> bool:
-        assert self.alive, f"the daemon ended: {self.log.read_text(errors='replace')}"
-        return self.establish()
+    @property
+    def ending(self) -> str:
+        """How the daemon has ended."""
+        raise NotImplementedError
+
+    def log_end(self) -> Any:
+        """The present end of the daemon's log."""
+        raise NotImplementedError
+
+    def log_since(self, end: Any) -> str:
+        raise NotImplementedError
 
     def another(self) -> Client:
         client = Client()
@@ -246,6 +226,70 @@ class Bed(Client):
                 wait_for(lambda: not set(self.list()) - before, "the reader's end", 15)
             reader.gone_seconds = time.monotonic() - started
 
+
+class Bed(Bench):
+    """A daemon of its own, in the foreground."""
+
+    def __init__(self, daemon: str) -> None:
+        super().__init__(daemon)
+        self.log = Path("/run/daemon.log")
+        empty = Path("/run/no-readers")
+        empty.mkdir(exist_ok=True)
+        if daemon == "pcscd":
+            self._command = [shutil.which("pcscd", path="/usr/sbin") or "pcscd", "-f", "-c", str(empty)]
+        else:
+            program = Path(sys.executable).with_name("pypcscd")
+            self._command = [str(program), "-f", "--usb", "-c", str(empty)]
+        #: what the daemon is started with besides, from the next start on
+        self.options: list[str] = []
+        self.environment: dict[str, str] = {}
+        self.start()
+
+    def start(self) -> None:
+        """Start the daemon, also after it has died, and be its client."""
+        SOCKET.unlink(missing_ok=True)
+        SOCKET.with_name("pcscd.pid").unlink(missing_ok=True)
+        started = time.monotonic()
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                self._command + self.options, stdout=out, stderr=out, env=os.environ | self.environment
+            )
+        self._group = Path(f"/sys/fs/cgroup/daemon{self.process.pid}")
+        self._group.mkdir()
+        (self._group / "cgroup.procs").write_text(str(self.process.pid))
+        self.stopped = False
+        wait_for(SOCKET.exists, "the daemon's socket", 20)
+        wait_for(self._established, "a context")
+        self.start_seconds = time.monotonic() - started
+
+    def stop(self) -> None:
+        self.stopped = True
+        if self.alive:
+            self.process.terminate()
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    @property
+    def ending(self) -> str:
+        return f"it ended with {self.process.returncode}"
+
+    def _established(self) -> bool:
+        assert self.alive, f"the daemon ended: {self.log.read_text(errors='replace')}"
+        return self.establish()
+
+    def log_end(self) -> int:
+        return self.log.stat().st_size
+
+    def log_since(self, end: int) -> str:
+        return self.log.read_bytes()[end:].decode(errors="replace")
+
     # costs
 
     def daemon_files(self) -> list[str]:
@@ -265,7 +309,7 @@ class Bed(Client):
 class Reader:
     """A simulated reader that is plugged in."""
 
-    def __init__(self, bed: Bed, name: str) -> None:
+    def __init__(self, bed: Bench, name: str) -> None:
         self.bed, self.name = bed, name
         self.names: list[str] = []
         self.listed_seconds = self.gone_seconds = 0.0
@@ -286,16 +330,17 @@ class Reader:
         return self.bed.connect(self.names[number], protocols)
 
 
-def main(cases: dict[str, Any]) -> None:
+def main(cases: dict[str, Any], bench: Callable[[str], Bench] = Bed, seconds: int = CASE_SECONDS) -> None:
+    """Run the cases that are asked for, each in so many seconds."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--daemon", choices=["pcscd", "pypcscd"], default="pcscd")
     parser.add_argument("cases", nargs="*")
     options = parser.parse_args()
     found = {name.removeprefix("case_"): case for name, case in cases.items() if name.startswith("case_")}
     results: dict[str, Any] = {}
-    with Bed(options.daemon) as bed:
+    with bench(options.daemon) as bed:
         for name in options.cases or found:
-            results[name] = _run(bed, found[name])
+            results[name] = _run(bed, found[name], seconds)
             shown = results[name]
             print(options.daemon, name, shown["seconds"], shown["figures"], shown["report"], flush=True)
             write(results)
@@ -308,28 +353,27 @@ def write(results: dict[str, Any]) -> None:
         Path(folder, "cases.json").write_text(json.dumps(results))
 
 
-def _run(bed: Bed, case: Callable[[Bed], Any]) -> dict[str, Any]:
+def _run(bed: Bench, case: Callable[[Any], Any], seconds: int) -> dict[str, Any]:
     def too_long(*_: object) -> None:
-        raise AssertionError(f"not done in {CASE_SECONDS} s")
+        raise AssertionError(f"not done in {seconds} s")
 
     # a call of the library that never returns is not interrupted by the first
     signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(CASE_SECONDS)
-    faulthandler.dump_traceback_later(CASE_SECONDS + 10, exit=True)
+    signal.alarm(seconds)
+    faulthandler.dump_traceback_later(seconds + 10, exit=True)
     started = time.monotonic()
-    position = bed.log.stat().st_size
+    position = bed.log_end()
     result: dict[str, Any] = {"ok": True, "figures": None, "report": ""}
     try:
         result["figures"] = case(bed)
     except Exception:
-        log = bed.log.read_bytes()[position:].decode(errors="replace")[-3000:]
+        log = bed.log_since(position)[-3000:]
         result |= {"ok": False, "report": f"{traceback.format_exc()}--- daemon:\n{log}"}
     finally:
         signal.alarm(0)
         faulthandler.cancel_dump_traceback_later()
     if not bed.alive:
         if not bed.stopped:
-            report = f"the daemon ended with {bed.process.returncode}; {result['report']}"
-            result |= {"ok": False, "report": report}
+            result |= {"ok": False, "report": f"{bed.ending}; {result['report']}"}
         bed.start()
     return {**result, "seconds": round(time.monotonic() - started, 3)}
