@@ -330,7 +330,7 @@ class Commands:
             return
         if status & COMMAND_MASK == TIME_EXTENSION:
             pending.is_late = False
-            pending.deadline = monotonic() + pending.seconds * max(error, 1)
+            pending.extend(max(error, 1))
             self._deadlines.watch(pending.deadline)
             return
         has_failed = status & COMMAND_MASK == COMMAND_FAILED

@@ -2,12 +2,15 @@
 
 from asyncio import AbstractEventLoop
 from dataclasses import dataclass
+from time import monotonic
 
 from pypcscd.driver import Answer, DriverError
 from pypcscd_ccid import messages
 
 #: seconds before a command is repeated that a busy slot refused, doubled with each refusal
 FIRST_PAUSE = 0.005
+#: seconds that an exchange with a card may take, whatever card and reader ask for
+LONGEST_EXCHANGE = 600.0
 
 
 @dataclass
@@ -31,6 +34,7 @@ class Pending(Answer[bytes]):
 
     __slots__ = (
         "deadline",
+        "end",
         "expected",
         "frame",
         "is_abort",
@@ -56,6 +60,8 @@ class Pending(Answer[bytes]):
         self.seconds = seconds
         #: by time.monotonic
         self.deadline = 0.0
+        #: when no more time is given, 0: none was asked for
+        self.end = 0.0
         self.pause = FIRST_PAUSE
         self.is_abort = False
         #: the deadline has passed, and the bulk-IN pipe is asked for what it has
@@ -67,6 +73,11 @@ class Pending(Answer[bytes]):
         """Unless somebody has given it up already."""
         if not self.done():
             self.set_exception(error)
+
+    def extend(self, factor: int) -> None:
+        """Give it more time, up to the end of what any exchange may take."""
+        self.end = self.end or self.deadline - self.seconds + LONGEST_EXCHANGE
+        self.deadline = min(monotonic() + self.seconds * factor, self.end)
 
     def renumber(self, sequence: int) -> None:
         """Send it with another number from now on."""

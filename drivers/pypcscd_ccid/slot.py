@@ -1,7 +1,9 @@
 """One slot of a CCID reader: power, protocol, APDUs, and what part 10 adds."""
 
 import asyncio
+import math
 from dataclasses import replace
+from time import monotonic
 
 from pypcscd import atr as atrs
 from pypcscd.driver import Answer, DriverError, Presence, Reason, Slot
@@ -21,6 +23,7 @@ from pypcscd_ccid.messages import (
     SlotError,
 )
 from pypcscd_ccid.parameters import DEFAULT_FI_DI, Selection
+from pypcscd_ccid.pending import LONGEST_EXCHANGE
 from pypcscd_ccid.quirks import LYING_MAX_MESSAGE
 from pypcscd_ccid.reader import ReaderFacts
 from pypcscd_ccid.t1 import T1
@@ -49,6 +52,9 @@ _XFR_BLOCK = int(Command.XFR_BLOCK)
 class CcidSlot(Slot):
     """A slot; ``index`` counts from 0."""
 
+    #: all that is waited for ends by LONGEST_EXCHANGE, or soon after
+    transmit_deadline = None
+
     def __init__(self, facts: ReaderFacts, commands: Commands, index: int) -> None:
         super().__init__()
         self.title = f"{facts.title} slot {index:02X}"
@@ -60,6 +66,8 @@ class CcidSlot(Slot):
         self._protocol = Protocol.UNDEFINED
         self._timeout = _DEFAULT_TIMEOUT
         self._is_asking = False
+        #: when an exchange of several messages is given up, by time.monotonic
+        self._end = math.inf
         level = facts.descriptor.level
         self._takes_apdus = level in (Level.SHORT_APDU, Level.EXTENDED_APDU)
         self._chain = ChainedApdu(self) if level is Level.EXTENDED_APDU else None
@@ -88,6 +96,7 @@ class CcidSlot(Slot):
                 self._commands.abandon(pending)
                 raise
             if self._chain is not None and reply[SPECIFIC]:
+                self._end = monotonic() + LONGEST_EXCHANGE
                 response = await self._chain.collect(reply)
             elif reply[STATUS] & COMMAND_MASK:
                 response = response_of(reply, self.title)
@@ -100,6 +109,7 @@ class CcidSlot(Slot):
         return response
 
     async def _transmit_in_blocks(self, apdu: bytes) -> bytes:
+        self._end = monotonic() + LONGEST_EXCHANGE
         if self._exchange is not None:
             return await self._exchange.transmit(apdu)
         if self._chain is not None:
@@ -110,7 +120,9 @@ class CcidSlot(Slot):
         )
 
     async def transfer(self, data: bytes, level: int = 0, wtx: int = 0) -> bytes:
-        seconds = self._timeout * max(wtx, 1)
+        if monotonic() > self._end:
+            raise DriverError(Reason.TIMEOUT, f"{self.title}: the exchange with the card has no end")
+        seconds = min(self._timeout * max(wtx, 1), LONGEST_EXCHANGE)
         return await self._commands.run(_XFR_BLOCK, self._index, seconds, data, wtx, level)
 
     async def secure(self, payload: bytes, seconds: float) -> bytes:
@@ -166,6 +178,7 @@ class CcidSlot(Slot):
         self._protocol = Protocol.UNDEFINED
         self._exchange = None
         self._timeout = _DEFAULT_TIMEOUT
+        self._end = math.inf
 
     # --- protocol ---------------------------------------------------------------------------
 
@@ -198,6 +211,7 @@ class CcidSlot(Slot):
         descriptor = self._facts.descriptor
         is_by_character = descriptor.level is Level.CHARACTER
         fi_di = selection.fi_di
+        self._end = monotonic() + LONGEST_EXCHANGE
         if selection.pps:
             self._timeout = _PPS_TIMEOUT
             reply = await self.transfer(selection.pps, len(selection.pps) if is_by_character else 0)
@@ -208,7 +222,7 @@ class CcidSlot(Slot):
             fi_di = parameters.check_pps(selection.pps, reply[HEADER_SIZE:])
         if selection.sets_parameters:
             await self._set_parameters(selection, fi_di)
-        self._timeout = selection.timeout(descriptor.default_clock, fi_di)
+        self._timeout = min(selection.timeout(descriptor.default_clock, fi_di), LONGEST_EXCHANGE)
         exchange: BlockT1 | ByteT0 | None = None
         if not self._takes_apdus and selection.protocol is Protocol.T1:
             engine = T1(uses_crc=selection.card.uses_crc, ifsc=selection.card.ifsc)
@@ -259,6 +273,7 @@ class CcidSlot(Slot):
 
     async def _enter_pin(self, command: features.PinCommand) -> bytes:
         seconds = command.timeout
+        self._end = monotonic() + LONGEST_EXCHANGE
         if isinstance(self._exchange, BlockT1):
             return await self._exchange.secure(command.payload, command.prologue, command.apdu, seconds)
         return response_of(await self.secure(command.payload, seconds), self.title)

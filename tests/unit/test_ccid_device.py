@@ -11,6 +11,7 @@ from pypcscd.driver import DeviceOpenError, DriverError, Presence, Reason
 from pypcscd.scard import Protocol
 from pypcscd_ccid import device as devices
 from pypcscd_ccid import messages
+from pypcscd_ccid import pending as pendings
 from pypcscd_ccid import slot as slots
 from pypcscd_ccid.libusb import Kind, Status
 from pypcscd_ccid.slot import CcidSlot
@@ -426,6 +427,35 @@ async def test_more_time_is_given_when_the_card_asks(bench: Bench) -> None:
     assert not waiting.done()
     bench.reader.release()
     assert await waiting == echo(APDU)
+
+
+async def test_more_time_is_not_given_for_ever(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pendings, "LONGEST_EXCHANGE", 0.1)
+    slot = await ready(bench)
+    slot._timeout = 0.02
+
+    def ask(message: bytes) -> list[bytes]:
+        asked = bytearray(bench.reader.make(0x80, message))
+        asked[7] |= 0x80
+        asked[8] = 255
+        return [bytes(asked)]
+
+    bench.reader.faults.append(ask)
+    with pytest.raises(DriverError) as failed:
+        await asyncio.wait_for(slot.transmit(T0, APDU), 4)
+    assert failed.value.reason is Reason.TIMEOUT
+    assert await slot.transmit(T0, APDU) == echo(APDU)
+
+
+async def test_an_exchange_of_many_messages_ends_some_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = await ready(bench)
+    assert await slot.transmit(T0, bytes(600)) == echo(bytes(600))
+    monkeypatch.setattr(slots, "LONGEST_EXCHANGE", -1.0)
+    with pytest.raises(DriverError, match="no end") as failed:
+        await slot.transmit(T0, bytes(600))
+    assert failed.value.reason is Reason.TIMEOUT
 
 
 async def test_a_busy_slot_is_tried_again(bench: Bench) -> None:
