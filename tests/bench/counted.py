@@ -6,7 +6,6 @@ figures are not the times of a real machine, but they repeat, so they show what 
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,7 @@ def measure(programs: Programs, say: Callable[[str], None]) -> Iterator[Row]:
     for name in ("calls", "emulator"):
         # compiled here, where that is quick
         _ = programs[name]
-    command: list[str | Path] = [sys.executable, "-m", "bench", "in-guest", programs.folder]
+    command: list[str | Path] = [programs.environment / "python", "-m", "bench", "in-guest", programs.folder]
     result = guest.run("counted calls", command, {"PYTHONPATH": str(guest.TESTS)})
     if _RESULT not in result.files:
         raise BrokenError(f"counted calls:\n{result.output[-3000:]}")

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,8 +19,6 @@ VPCD_LIBRARY = Path("/usr/lib/pcsc/drivers/serial/libifdvpcd.so")
 LIBRARY_SLOTS = 2
 #: bits of a reader's state
 PRESENT = 0x04
-#: another program can be measured, such as one of another checkout
-PYPCSCD = Path(os.environ.get("PYPCSCD") or Path(sys.executable).with_name("pypcscd"))
 RUN = Path("/run")
 #: where libpcsclite's is compiled in; the directory is pcscd's alone
 REFERENCE_SOCKET = RUN / "pcscd" / "pcscd.comm"
@@ -41,14 +38,14 @@ class Kind(NamedTuple):
     def socket(self) -> Path:
         return RUN / self.key / "pcscd.comm" if self.is_ours else REFERENCE_SOCKET
 
-    def command(self, readers: int) -> list[str]:
+    def command(self, readers: int, pypcscd: Path) -> list[str]:
         """The command line of a daemon with so many slots."""
         if not self.is_ours:
             program = shutil.which("pcscd", path="/usr/sbin:/sbin")
             if program is None:
                 raise BrokenError("pcscd is not installed; make setup installs it")
             return [program, "-f", "-c", str(self._reader_conf(readers))]
-        ours = [str(PYPCSCD), "-f", "--socket", str(self.socket)]
+        ours = [str(pypcscd), "-f", "--socket", str(self.socket)]
         if self.uses_library or not readers:
             return [*ours, "-c", str(self._reader_conf(readers))]
         return [*ours, "--vpcd", str(readers), "--vpcd-port", str(self.port)]
@@ -89,7 +86,10 @@ class Daemon:
         pinned = [] if cpu is None else ["taskset", "-c", str(cpu)]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*pinned, *kind.command(readers)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*pinned, *kind.command(readers, programs.pypcscd)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         self._emulator: Conversation | None = None
         try:

@@ -6,7 +6,11 @@ import platform
 import re
 import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 from typing import Any
+
+from bench.interpreter import environment, version
 
 
 def describe() -> dict[str, Any]:
@@ -18,7 +22,7 @@ def describe() -> dict[str, Any]:
         "machine": {
             "processors": len(os.sched_getaffinity(0)),
             "system": system.get("PRETTY_NAME", platform.system()),
-            "python": platform.python_version(),
+            "python": _python_version(),
             "pcscd": _pcscd_version(),
             "load": os.getloadavg()[0],
         },
@@ -32,3 +36,8 @@ def _pcscd_version() -> str:
     text = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
     found = re.search(r"\d+\.\d+\.\d+", text)
     return found.group() if found else "of unknown version"
+
+
+def _python_version() -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        return version(environment(Path(folder)))

@@ -52,7 +52,7 @@ def _start(bench: Bench, how: str, kind: Kind) -> dict[str, float]:
     kind.socket.parent.mkdir(exist_ok=True)
     log = RUN / f"{kind.key}.log"
     log.unlink(missing_ok=True)
-    command = kind.command(READERS)
+    command = kind.command(READERS, bench.programs.pypcscd)
     if how == "activate" and kind.is_ours:
         # the path comes with the socket
         command = _without(command, "--socket")

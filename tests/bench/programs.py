@@ -1,11 +1,15 @@
 """The C programs of the suite: compiled when it runs, and how to talk to them."""
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
+
+from bench.interpreter import environment
 
 HERE = Path(__file__).parent
 FLAGS = ("-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O2", "-I/usr/include/PCSC")
@@ -24,6 +28,16 @@ class Programs:
 
     def __getitem__(self, name: str) -> Path:
         return self.compiled(HERE / f"{name}.c")
+
+    @cached_property
+    def environment(self) -> Path:
+        """Where Python and pypcscd are."""
+        return environment(self.folder)
+
+    @property
+    def pypcscd(self) -> Path:
+        """Another program can be measured, such as one of another checkout."""
+        return Path(os.environ.get("PYPCSCD") or self.environment / "pypcscd")
 
     def compiled(self, source: Path) -> Path:
         out = self.folder / source.stem

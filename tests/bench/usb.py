@@ -6,7 +6,6 @@ time is the daemon's own, while the wall time of cards that need no time is most
 """
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,7 +32,10 @@ def measure(programs: Programs, say: Callable[[str], None]) -> Iterator[Row]:
     client = programs.compiled(PARALLEL)
     say(f"{' and '.join(DAEMONS)} on simulated USB, each in a machine of its own")
     with ThreadPoolExecutor() as threads:
-        futures = {kind: threads.submit(_cases, daemon, kind, client) for daemon, kind in DAEMONS.items()}
+        futures = {
+            kind: threads.submit(_cases, daemon, kind, client, programs.environment)
+            for daemon, kind in DAEMONS.items()
+        }
     found: dict[str, dict[str, dict[int, Any]]] = {}
     for kind, future in futures.items():
         for case, figures in future.result().items():
@@ -41,7 +43,7 @@ def measure(programs: Programs, say: Callable[[str], None]) -> Iterator[Row]:
     yield from _rows(found)
 
 
-def _cases(daemon: str, kind: str, client: Path) -> dict[str, list[Any]]:
+def _cases(daemon: str, kind: str, client: Path, environment: Path) -> dict[str, list[Any]]:
     """What ``tests/system/guest/figures.py`` finds, by its cases."""
     env = {
         "PARALLEL": str(client),
@@ -50,7 +52,7 @@ def _cases(daemon: str, kind: str, client: Path) -> dict[str, list[Any]]:
         "FAST_ROUNDS": str(FAST_ROUNDS),
         "MILLISECONDS": str(MILLISECONDS),
     }
-    command: list[str | Path] = [sys.executable, FIGURES, "--daemon", daemon, "both"]
+    command: list[str | Path] = [environment / "python", FIGURES, "--daemon", daemon, "both"]
     result = guest.run(f"{daemon} on simulated USB", command, env)
     case = json.loads(result.files.get("cases.json", b"{}")).get("both")
     if case is None or not case["ok"]:
