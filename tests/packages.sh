@@ -19,7 +19,7 @@ bubblewrap openssh-client libwrap0 qemu-user-static tshark systemd dbus-daemon p
 # only its program is taken, into this directory, together with the library that it needs, libwrap0.
 unpacked=$(cd "$(dirname "$0")/.." && pwd)/.programs
 # The machine with a USB stack, tests/system; its kernel is downloaded by the tests, not installed.
-machine='qemu-system-x86 busybox-static udev'
+machine='qemu-system-x86 busybox-static udev systemd dbus'
 
 missing() {
     for package in "$@"; do

@@ -1,14 +1,20 @@
 """The daemon as a service, in a VM that systemd has started: Debian's pcscd, and then ours in its place."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
-from guests import DAEMONS, OURS, REFERENCE, Guest, cases
+from guests import DAEMONS, OURS, REFERENCE, Guest, cases, need_daemon
+from harness import VPCD_LIBRARY, missing
 from vm import Vm
 
 pytestmark = pytest.mark.timeout(900)
 
 CASES = cases("services")
+#: what the cases need beside the daemons
+PARTS = [Path("/lib/systemd/system/dbus.socket"), Path("/usr/lib/polkit-1/polkitd"), VPCD_LIBRARY]
+PROGRAMS = ["pcsc_scan", "opensc-tool", "setpriv", "dpkg"]
 #: what can be asked of the other daemon: it always stays for 60 seconds, and is not installed by us
 COMMON = [case for case in CASES if case not in ("installed", "auto_exit", "journal", "uninstall")]
 
@@ -22,6 +28,11 @@ def order() -> list[Any]:
 def test_service(
     systemd_vm: Vm, guest: Guest, request: pytest.FixtureRequest, daemon: str, case: str
 ) -> None:
+    absent = [name for name in PROGRAMS if shutil.which(name) is None]
+    absent += [str(path) for path in PARTS if not path.exists()]
+    if absent:
+        missing(f"not installed: {', '.join(absent)}")
+    need_daemon(REFERENCE)  # also for ours, which takes its place
     settings: dict[str, str] = {}
     if daemon == OURS:
         settings["INSTALLATION"] = request.getfixturevalue("installation")

@@ -31,6 +31,8 @@ from usbsim.client import Simulator  # noqa: E402
 
 SOCKET = Path("/run/pcscd/pcscd.comm")
 CASE_SECONDS = 40
+#: Python needs long to start where several machines are emulated at the same time
+START_SECONDS = 60
 SHARED, DIRECT, T0, T1 = 2, 3, 1, 2
 LEAVE, RESET, UNPOWER = 0, 1, 2
 UNAWARE, CHANGED, EMPTY, PRESENT = 0, 2, 0x10, 0x20
@@ -258,8 +260,8 @@ class Bed(Bench):
         self._group.mkdir()
         (self._group / "cgroup.procs").write_text(str(self.process.pid))
         self.stopped = False
-        wait_for(SOCKET.exists, "the daemon's socket", 20)
-        wait_for(self._established, "a context")
+        wait_for(SOCKET.exists, "the daemon's socket", START_SECONDS)
+        wait_for(self._established, "a context", START_SECONDS)
         self.start_seconds = time.monotonic() - started
 
     def stop(self) -> None:

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bed import Bed, main, wait_for
+from bed import START_SECONDS, Bed, main, wait_for
 
 LONG = "A reader whose interface says at great length what it is, what it was, and what it would like to be"
 #: model and changes, in the order of plugging. All of them are known to libccid by vendor and product.
@@ -39,7 +39,6 @@ SETTINGS: dict[str, tuple[list[str], dict[str, str], int]] = {
         10,
     ),
 }
-START_SECONDS = 40
 
 
 def known_interfaces() -> int:
@@ -74,28 +73,29 @@ def case_gaps(bed: Bed) -> Any:
         wait_listed(count)
         found.append(sorted(bed.readers()))
 
-    def unplug(name: str) -> None:
+    def unplug(name: str, count: int) -> None:
         plugged.remove(name)
         bed.simulator.order("unplug", name=name)
+        wait_listed(count)
 
     plug("first", "gemalto", 1)
     plug("second", "short", 4, max_slot_index=2)
     plug("third", "tpdu", 5)
-    unplug("second")
-    wait_listed(2)
-    unplug("first")
-    wait_listed(1)
+    unplug("second", 2)
+    unplug("first", 1)
     for count, name in enumerate(["fourth", "fifth", "sixth"], start=2):
         plug(name, "gemalto", count)
+    # before its readers, because pcscd is sometimes stuck when several are pulled together
+    bed.stop()
     for name in plugged:
-        unplug(name)
-    wait_listed(0)
+        bed.simulator.order("unplug", name=name)
     return found
 
 
 def case_at_the_start(bed: Bed) -> Any:
     """Everything there before the daemon, which is started with one setting after the other."""
     bed.stop()
+    wait_for(lambda: known_interfaces() == 0, "the end of other readers")
     interfaces = 0
     for number, (model, changes) in enumerate(READERS):
         bed.simulator.plug(f"named{number}", model, **changes)
