@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from pypcscd.driver import DriverError, Reason, Slot
 from pypcscd.eager import Background
-from pypcscd.manager import dispositions, results
+from pypcscd.manager import checks, dispositions, results
 from pypcscd.manager.handles import (
     Client,
     Handle,
@@ -34,7 +34,9 @@ from pypcscd.scard import (
 
 log = logging.getLogger("pypcscd.manager")
 
-_CHOOSABLE = Protocol.T0 | Protocol.T1 | Protocol.RAW | Protocol.ANY_OLD
+# plain numbers: operations on flags cost as much as ten lines of code
+_CHOOSABLE = int(Protocol.T0 | Protocol.T1 | Protocol.RAW | Protocol.ANY_OLD)
+_RAW = int(Protocol.RAW)
 _SHARE_MODES = frozenset(ShareMode)
 _DISPOSITIONS = frozenset(Disposition)
 _SCOPES = frozenset(Scope)
@@ -116,19 +118,13 @@ class Manager:
 
     async def release_context(self, client: Client, context: int) -> None:
         """SCardReleaseContext: closes the handles too; a card held by one of them is reset."""
-        self._check_context(client, context)
+        checks.is_own_context(client, context)
         self._waiting.pop(client, None)
         del self._contexts[context]
         client.context = 0
         for handle in list(client.handles.values()):
             if self._abandon(handle):
                 await dispositions.reset_abandoned(handle.reader)
-
-    def _check_context(self, client: Client, context: int) -> None:
-        if client.context == 0:
-            raise PcscError(ReturnCode.E_INVALID_HANDLE)
-        if client.context != context:
-            raise PcscError(ReturnCode.E_INVALID_VALUE)
 
     def _abandon(self, handle: Handle) -> bool:
         """Close a handle without asking; True if the card must be reset after it."""
@@ -178,8 +174,8 @@ class Manager:
 
         Waits until another connection's transaction ends.
         """
-        wanted = Protocol(protocols & _CHOOSABLE)
-        self._check_wanted(share_mode, wanted)
+        wanted = protocols & _CHOOSABLE
+        checks.wants_a_protocol(share_mode, wanted)
         if share_mode not in _SHARE_MODES:
             raise PcscError(ReturnCode.E_INVALID_VALUE)
         reader = client.view.find(name)
@@ -200,28 +196,16 @@ class Manager:
                 await reader.power_up()
             try:
                 await self._negotiate(reader, share_mode, wanted)
-                self._check_room(client, reader, share_mode)
-                self._check_context(client, context)
+                checks.has_room(client, reader, share_mode, self.settings)
+                checks.is_own_context(client, context)
             except PcscError:
                 reader.let_rest()
                 raise
             return self._open_handle(client, reader, share_mode).identifier, reader.protocol
 
-    def _check_wanted(self, share_mode: int, wanted: Protocol) -> None:
-        if share_mode != ShareMode.DIRECT and not wanted & _CHOOSABLE:
-            raise PcscError(ReturnCode.E_PROTO_MISMATCH)
-
-    async def _negotiate(self, reader: Reader, share_mode: int, wanted: Protocol) -> None:
-        if share_mode != ShareMode.DIRECT or Protocol.RAW in wanted:
+    async def _negotiate(self, reader: Reader, share_mode: int, wanted: int) -> None:
+        if share_mode != ShareMode.DIRECT or wanted & _RAW:
             await reader.negotiate(wanted)
-
-    def _check_room(self, client: Client, reader: Reader, share_mode: int) -> None:
-        if reader.is_exclusive or (share_mode == ShareMode.EXCLUSIVE and reader.handles):
-            raise PcscError(ReturnCode.E_SHARING_VIOLATION)
-        if len(reader.handles) >= self.settings.handles_per_reader:
-            raise PcscError(ReturnCode.F_INTERNAL_ERROR)
-        if len(client.handles) >= self.settings.handles_per_client:
-            raise PcscError(ReturnCode.E_NO_MEMORY)
 
     def _open_handle(self, client: Client, reader: Reader, share_mode: int) -> Handle:
         handle = Handle(new_identifier(self._handles), client, reader)
@@ -236,12 +220,12 @@ class Manager:
         """SCardReconnect: the active protocol. Forgets a reset or removal that the handle was told of."""
         handle = self._handle(client, card)
         reader = handle.reader
-        wanted = Protocol(protocols & _CHOOSABLE)
+        wanted = protocols & _CHOOSABLE
         if initialization not in (Disposition.LEAVE, Disposition.RESET, Disposition.UNPOWER):
             raise PcscError(ReturnCode.E_INVALID_VALUE)
         if share_mode not in _SHARE_MODES:
             raise PcscError(ReturnCode.E_INVALID_VALUE)
-        self._check_wanted(share_mode, wanted)
+        checks.wants_a_protocol(share_mode, wanted)
         reader.check_available()
         await self._await_lock(handle)
         async with reader.commands:
@@ -261,6 +245,15 @@ class Manager:
                 reader.make_exclusive(handle)
             handle.event = None
             return reader.protocol
+
+    def disconnect_now(self, client: Client, card: int, disposition: int) -> bool:
+        """``disconnect``, if it need not wait; else nothing is done, and False."""
+        if disposition != Disposition.LEAVE:
+            return False
+        handle = self._handle(client, card)
+        self._forget(handle)
+        handle.reader.remove_handle(handle)
+        return True
 
     async def disconnect(self, client: Client, card: int, disposition: int) -> None:
         """SCardDisconnect. Once the disposition is valid it succeeds, whatever the card does."""
@@ -287,14 +280,20 @@ class Manager:
 
     # --- transactions -------------------------------------------------------------------------
 
-    async def begin_transaction(self, client: Client, card: int) -> None:
-        """SCardBeginTransaction: first come, first served."""
+    def begin_transaction_now(self, client: Client, card: int) -> bool:
+        """``begin_transaction``, if it need not wait; else nothing is done, and False."""
         handle = self._handle(client, card)
         reader = handle.reader
         reader.check_available()
-        self._check_event(handle)
-        if reader.lock.try_acquire(handle):
+        checks.has_no_event(handle)
+        return reader.lock.try_acquire(handle)
+
+    async def begin_transaction(self, client: Client, card: int) -> None:
+        """SCardBeginTransaction: first come, first served."""
+        if self.begin_transaction_now(client, card):
             return
+        handle = self._handle(client, card)
+        reader = handle.reader
         holder = reader.lock.holder
         if holder is not None and holder.owner is client:
             # The same connection cannot end that transaction before it has this answer.
@@ -303,10 +302,16 @@ class Manager:
             raise PcscError(ReturnCode.E_SHARING_VIOLATION)
         try:
             reader.check_available()
-            self._check_event(handle)
+            checks.has_no_event(handle)
         except PcscError:
             reader.lock.release(handle)
             raise
+
+    def end_transaction_now(self, client: Client, card: int, disposition: int) -> bool:
+        """``end_transaction``, if it is in order and need not wait; else nothing is done, and False."""
+        handle = self._handle(client, card)
+        is_simple = disposition == Disposition.LEAVE and handle.event is None
+        return is_simple and not handle.reader.is_gone and handle.reader.release(handle)
 
     async def end_transaction(self, client: Client, card: int, disposition: int) -> None:
         """SCardEndTransaction. The transaction ends also when the card action fails."""
@@ -316,7 +321,7 @@ class Manager:
             raise PcscError(ReturnCode.E_INVALID_VALUE)
         if reader.is_gone:
             raise PcscError(ReturnCode.E_INVALID_VALUE)
-        self._check_event(handle)
+        checks.has_no_event(handle)
         is_foreign = reader.lock.is_held_by_other(handle)
         if disposition != Disposition.LEAVE and is_foreign:
             raise PcscError(ReturnCode.E_SHARING_VIOLATION)
@@ -334,13 +339,24 @@ class Manager:
 
     # --- using a card -------------------------------------------------------------------------
 
-    async def status(self, client: Client, card: int) -> None:
-        """SCardStatus: only says if the handle is in order; the rest is in ``readers()``."""
+    def status_now(self, client: Client, card: int) -> bool:
+        """``status``, if it need not wait; else nothing is done, and False."""
         handle = self._handle(client, card)
         if handle.reader.is_gone:
             raise PcscError(ReturnCode.E_INVALID_VALUE)
+        if handle.reader.lock.is_held_by_other(handle):
+            return False
+        checks.has_no_event(handle)
+        handle.reader.check_available()
+        return True
+
+    async def status(self, client: Client, card: int) -> None:
+        """SCardStatus: only says if the handle is in order; the rest is in ``readers()``."""
+        if self.status_now(client, card):
+            return
+        handle = self._handle(client, card)
         await self._await_lock(handle)
-        self._check_event(handle)
+        checks.has_no_event(handle)
         handle.reader.check_available()
 
     async def transmit(
@@ -365,7 +381,7 @@ class Manager:
                 raise PcscError(handle.event)
             sent = used = reader.protocol
             if protocol == 0 or protocol != used or not reader.has_card:
-                used = self._check_protocol(reader, protocol)
+                used = checks.usable_protocol(reader, protocol)
                 # A client of a direct connection may say "none", as the reader does: that is T=0.
                 sent = used or Protocol.T0
             try:
@@ -385,7 +401,7 @@ class Manager:
         """SCardControl: a command to the reader; needs no card and is not concerned by resets."""
         handle = self._handle(client, card)
         reader = handle.reader
-        self._check_idle(handle)
+        checks.is_free(handle)
         async with reader.commands:
             reader.check_available()
             try:
@@ -393,17 +409,17 @@ class Manager:
             except DriverError as error:
                 self._log_failure(handle, f"SCardControl 0x{code:08X}", error)
                 raise results.translate(results.CONTROL, error) from error
-        self._check_fits(response, room)
+        checks.fits(response, room)
         return response
 
     async def get_attrib(self, client: Client, card: int, attribute: int, room: int) -> bytes:
         """SCardGetAttrib. The names of the reader are known here, unless the driver knows better."""
         handle = self._handle(client, card)
         reader = handle.reader
-        self._check_idle(handle)
+        checks.is_free(handle)
         async with reader.commands:
             reader.check_available()
-            self._check_event(handle)
+            checks.has_no_event(handle)
             try:
                 value = await reader.get_attribute(attribute)
             except DriverError as error:
@@ -413,50 +429,29 @@ class Manager:
                 ):
                     raise results.translate(results.GET_ATTRIBUTE, error) from error
                 value = reader.name.encode("utf-8", "surrogateescape") + b"\0"
-        self._check_fits(value, room)
+        checks.fits(value, room)
         return value
 
     async def set_attrib(self, client: Client, card: int, attribute: int, value: bytes) -> None:
         """SCardSetAttrib."""
         handle = self._handle(client, card)
         reader = handle.reader
-        self._check_idle(handle)
+        checks.is_free(handle)
         async with reader.commands:
             reader.check_available()
-            self._check_event(handle)
+            checks.has_no_event(handle)
             try:
                 await reader.set_attribute(attribute, value)
             except DriverError as error:
                 raise results.translate(results.SET_ATTRIBUTE, error) from error
 
-    def _check_protocol(self, reader: Reader, protocol: int) -> Protocol:
-        """The protocol to be used when the client does not simply name the active one."""
-        if protocol == Protocol.RAW:
-            return Protocol.RAW
-        if not reader.has_card:
-            raise PcscError(ReturnCode.E_NO_SMARTCARD)
-        if protocol not in (reader.protocol, Protocol.ANY_OLD):
-            raise PcscError(ReturnCode.E_PROTO_MISMATCH)
-        return reader.protocol
-
-    # --- checks -------------------------------------------------------------------------------
+    # --- handles ------------------------------------------------------------------------------
 
     def _handle(self, client: Client, card: int) -> Handle:
         try:
             return client.handles[card]
         except KeyError:
             raise UnknownHandleError(f"card handle 0x{card & 0xFFFFFFFF:08X} is not its own") from None
-
-    def _check_event(self, handle: Handle) -> None:
-        if handle.event is not None:
-            raise PcscError(handle.event)
-
-    def _check_idle(self, handle: Handle) -> None:
-        """For calls that the client library does not repeat: no waiting for another's transaction."""
-        if handle.reader.is_gone:
-            raise PcscError(ReturnCode.E_INVALID_VALUE)
-        if handle.reader.lock.is_held_by_other(handle):
-            raise PcscError(ReturnCode.E_SHARING_VIOLATION)
 
     async def _await_lock(self, handle: Handle) -> None:
         """Wait a little for another's transaction; the client library repeats the call."""
@@ -467,10 +462,6 @@ class Manager:
             self.settings.busy_bound, handle
         ):
             raise PcscError(ReturnCode.E_SHARING_VIOLATION)
-
-    def _check_fits(self, response: bytes, room: int) -> None:
-        if len(response) > room:
-            raise InsufficientBufferError(len(response))
 
     def _log_failure(self, handle: Handle, call: str, error: DriverError) -> None:
         log.warning("%s: %s by %s failed: %s", handle.reader.name, call, handle.client.label, error)

@@ -23,6 +23,7 @@ log = logging.getLogger("pypcscd.reader")
 
 _CARD_READY = ReaderState.PRESENT | ReaderState.POWERED | ReaderState.NEGOTIABLE
 _CARD_MUTE = ReaderState.PRESENT | ReaderState.SWALLOWED
+_RAW = int(Protocol.RAW)
 #: a power-up that failed for these reasons may succeed the next time
 _WORTH_ANOTHER_TRY = (Reason.POWER, Reason.COMMUNICATION)
 
@@ -102,6 +103,7 @@ class Reader:
         # Looked at for every command, and flags are slow.
         self.has_card = ReaderState.PRESENT in state
         self.is_silent = ReaderState.UNKNOWN in state
+        self._is_shown_powered = ReaderState.POWERED in state
 
     @property
     def is_powered(self) -> bool:
@@ -300,7 +302,7 @@ class Reader:
                 raise PcscError(ReturnCode.W_UNPOWERED_CARD) from error
             self._is_powered = True
             self._show(_CARD_READY, answer)
-        if ReaderState.POWERED not in self.state:
+        if not self._is_shown_powered:
             raise PcscError(ReturnCode.W_UNPOWERED_CARD)
         self.use_card()
 
@@ -352,17 +354,20 @@ class Reader:
             state = ReaderState.ABSENT if error.reason is Reason.NO_CARD else _CARD_MUTE
             self._show(state, b"")
 
-    async def negotiate(self, wanted: Protocol) -> None:
-        """Agree on one of the wanted protocols, unless one is in force: then it must be among them.
+    async def negotiate(self, protocols: int) -> None:
+        """Agree on one of these protocols, unless one is in force: then it must be among them.
 
         T=1 comes first. Raises PROTO_MISMATCH or W_UNRESPONSIVE_CARD.
         """
+        # mostly one is in force; numbers, because operations on flags are slow
+        in_force = int(self.protocol)
+        if in_force and not protocols & _RAW:
+            if not protocols & in_force:
+                raise PcscError(ReturnCode.E_PROTO_MISMATCH)
+            return
+        wanted = Protocol(protocols)
         if Protocol.RAW in wanted:
             self._select(Protocol.RAW)
-            return
-        if self.protocol is not Protocol.UNDEFINED:
-            if not wanted & self.protocol:
-                raise PcscError(ReturnCode.E_PROTO_MISMATCH)
             return
         if Protocol.ANY_OLD in wanted:
             wanted = Protocol.T0 | Protocol.T1

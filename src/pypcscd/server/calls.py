@@ -95,7 +95,8 @@ class Calls:
         self.may_use: Callable[[str], Awaitable[bool]] | None = None
         #: pcsc-lite 1.6.5 does not say that it has stopped waiting; an event would be out of place then
         self._forgets_to_stop = False
-        self._methods: dict[Command, Callable[[Request], _Answering]] = {
+        #: each takes the body of the request, of the command's own class, and the data behind it
+        self._methods: dict[Command, Callable[[Any, bytes], _Answering]] = {
             Command.ESTABLISH_CONTEXT: self._establish_context,
             Command.RELEASE_CONTEXT: self._release_context,
             Command.CONNECT: self._connect,
@@ -137,7 +138,7 @@ class Calls:
             return self._denial(request)
         if self._forgets_to_stop and request.command is not Command.STOP_WAITING_READER_STATE_CHANGE:
             self._manager.stop_waiting(self._client)
-        return self._methods[request.command](request)
+        return self._methods[request.command](request.body, request.data)
 
     def refusal(self, request: Request, error: PcscError) -> bytes:
         """The answer that says no: the request with the return code, and how much room it takes."""
@@ -165,8 +166,7 @@ class Calls:
 
     # --- contexts and connections -------------------------------------------------------------
 
-    def _version(self, request: Request) -> bytes:
-        body = cast(Version, request.body)
+    def _version(self, body: Version, data: bytes) -> bytes:
         dialect = DIALECTS.get((body.major, body.minor))
         if dialect is None:
             # clients from pcsc-lite 2.4.1 on try again with the version that we name
@@ -177,18 +177,15 @@ class Calls:
         self._forgets_to_stop = dialect.wait_has_body
         return self._connection.reply(body._replace(rv=ReturnCode.SUCCESS))
 
-    def _establish_context(self, request: Request) -> bytes:
-        body = cast(EstablishContext, request.body)
+    def _establish_context(self, body: EstablishContext, data: bytes) -> bytes:
         context = self._manager.establish_context(self._client, body.scope)
         return self._connection.reply(EstablishContext(body.scope, context))
 
-    async def _release_context(self, request: Request) -> bytes:
-        body = cast(ReleaseContext, request.body)
+    async def _release_context(self, body: ReleaseContext, data: bytes) -> bytes:
         await self._manager.release_context(self._client, body.context)
-        return self._connection.reply(ReleaseContext(body.context))
+        return self._connection.confirm()
 
-    async def _connect(self, request: Request) -> bytes:
-        body = cast(Connect, request.body)
+    async def _connect(self, body: Connect, data: bytes) -> bytes:
         reader = self._full_name(body.reader_name)
         if self.may_use is not None and not await self.may_use(reader):
             raise PcscError(ReturnCode.W_SECURITY_VIOLATION)
@@ -199,7 +196,8 @@ class Calls:
             body.share_mode,
             body.preferred_protocols,
         )
-        return self._connection.reply(body._replace(card=card, active_protocol=protocol, rv=0))
+        answer = Connect(body.context, body.reader, body.share_mode, body.preferred_protocols, card, protocol)
+        return self._connection.reply(answer)
 
     def _full_name(self, name: str) -> str:
         """A client whose dialect has no room for a reader's whole name only knows it shortened."""
@@ -210,64 +208,63 @@ class Calls:
         known = (reader.name for reader in view.readers() if codec.encode_name(reader.name) == encoded)
         return next(known, name)
 
-    async def _reconnect(self, request: Request) -> bytes:
-        body = cast(Reconnect, request.body)
+    async def _reconnect(self, body: Reconnect, data: bytes) -> bytes:
         protocol = await self._manager.reconnect(
             self._client, body.card, body.share_mode, body.preferred_protocols, body.initialization
         )
         return self._connection.reply(body._replace(active_protocol=protocol, rv=0))
 
-    async def _disconnect(self, request: Request) -> bytes:
-        body = cast(Disconnect, request.body)
-        await self._manager.disconnect(self._client, body.card, body.disposition)
-        return self._connection.reply(Disconnect(body.card, body.disposition))
+    def _disconnect(self, body: Disconnect, data: bytes) -> _Answering:
+        card, disposition, _ = body
+        if self._manager.disconnect_now(self._client, card, disposition):
+            return self._connection.confirm()
+        return self._confirm_after(self._manager.disconnect(self._client, card, disposition))
 
-    async def _begin_transaction(self, request: Request) -> bytes:
-        body = cast(BeginTransaction, request.body)
-        await self._manager.begin_transaction(self._client, body.card)
-        return self._connection.reply(BeginTransaction(body.card))
+    def _begin_transaction(self, body: BeginTransaction, data: bytes) -> _Answering:
+        if self._manager.begin_transaction_now(self._client, body.card):
+            return self._connection.confirm()
+        return self._confirm_after(self._manager.begin_transaction(self._client, body.card))
 
-    async def _end_transaction(self, request: Request) -> bytes:
-        body = cast(EndTransaction, request.body)
-        await self._manager.end_transaction(self._client, body.card, body.disposition)
-        return self._connection.reply(EndTransaction(body.card, body.disposition))
+    def _end_transaction(self, body: EndTransaction, data: bytes) -> _Answering:
+        card, disposition, _ = body
+        if self._manager.end_transaction_now(self._client, card, disposition):
+            return self._connection.confirm()
+        return self._confirm_after(self._manager.end_transaction(self._client, card, disposition))
+
+    async def _confirm_after(self, call: Coroutine[Any, Any, None]) -> bytes:
+        await call
+        return self._connection.confirm()
 
     # --- using a card -------------------------------------------------------------------------
 
-    async def _transmit(self, request: Request) -> bytes:
-        body: Any = request.body  # a cast would be a call, for every APDU
+    async def _transmit(self, body: Transmit, data: bytes) -> bytes:
         protocol, response = await self._manager.transmit(
-            self._client, body.card, body.send_protocol, request.data, body.receive_length
+            self._client, body.card, body.send_protocol, data, body.receive_length
         )
         return self._connection.reply_transmit(body, protocol, response)
 
-    async def _control(self, request: Request) -> bytes:
-        body = cast(Control, request.body)
-        response = await self._manager.control(
-            self._client, body.card, body.code, request.data, body.receive_length
-        )
+    async def _control(self, body: Control, data: bytes) -> bytes:
+        response = await self._manager.control(self._client, body.card, body.code, data, body.receive_length)
         return self._connection.reply(body._replace(returned=len(response), rv=0), response)
 
-    async def _status(self, request: Request) -> bytes:
-        body = cast(Status | LongStatus, request.body)
+    def _status(self, body: Status | LongStatus, data: bytes) -> _Answering:
         if isinstance(body, LongStatus) and (
             body.reader_length > self._connection.dialect.name_size or body.atr_length > MAX_ATR_SIZE
         ):
             raise PcscError(ReturnCode.E_INSUFFICIENT_BUFFER)
-        await self._manager.status(self._client, body.card)
-        return self._connection.reply(body._replace(rv=0))
+        if self._manager.status_now(self._client, body.card):
+            return self._connection.confirm()
+        return self._confirm_after(self._manager.status(self._client, body.card))
 
-    async def _get_attrib(self, request: Request) -> bytes:
-        body = cast(Attribute, request.body)
+    async def _get_attrib(self, body: Attribute, data: bytes) -> bytes:
         value = await self._manager.get_attrib(self._client, body.card, body.identifier, body.length)
         value = self._turned(body.identifier, value)
         return self._connection.reply(body._replace(value=value, length=len(value), rv=0))
 
-    async def _set_attrib(self, request: Request) -> bytes:
-        body = cast(Attribute, request.body)
+    async def _set_attrib(self, body: Attribute, data: bytes) -> bytes:
         value = self._turned(body.identifier, body.value[: body.length])
         await self._manager.set_attrib(self._client, body.card, body.identifier, value)
-        return self._connection.reply(body._replace(rv=0))
+        return self._connection.confirm()
 
     def _turned(self, attribute: int, value: bytes) -> bytes:
         """The value of an attribute between the client's byte order and ours."""
@@ -280,7 +277,7 @@ class Calls:
         size = self._connection.table_size
         return self._tables.get(self._connection.codec, self._client.view.snapshot(), size)
 
-    def _get_readers_state(self, request: Request) -> bytes:
+    def _get_readers_state(self, body: object, data: bytes) -> bytes:
         if self._connection.dialect.wait_has_body:
             self._shown = self._client.view.snapshot()
         return self._connection.reply_readers(self._fixed_table())
@@ -291,18 +288,18 @@ class Calls:
         view = self._client.view
         return view.snapshot(), max(view.most_readers, FIXED_TABLE_SIZE)
 
-    def _readers_state_size(self, request: Request) -> bytes:
+    def _readers_state_size(self, body: object, data: bytes) -> bytes:
         self._counted = self._count()
         return self._connection.reply(StatesSize(self._counted[1]))
 
-    def _readers_state_array(self, request: Request) -> bytes:
+    def _readers_state_array(self, body: object, data: bytes) -> bytes:
         # As many records as were counted, even if a reader has come or gone since: the client
         # has made room for them and reads no more and no less.
         readers, size = self._counted or self._count()
         self._counted = None
         return self._connection.reply_readers(self._tables.get(self._connection.codec, readers, size))
 
-    def _wait(self, request: Request) -> bytes:
+    def _wait(self, body: object, data: bytes) -> bytes:
         # Registering and taking the table happen in the same turn of the event loop: a change
         # is either in the table or wakes the client.
         self._manager.wait(self._client)
@@ -315,22 +312,20 @@ class Calls:
             return silence + self._connection.event(ReturnCode.SUCCESS)
         return silence
 
-    def _stop_waiting(self, request: Request) -> bytes:
+    def _stop_waiting(self, body: object, data: bytes) -> bytes:
         if self._manager.stop_waiting(self._client):
             return self._connection.reply(Waiting())
         # The event that has been sent, or is sent now, is taken for the answer.
         return self._connection.no_reply()
 
-    def _get_reader_events(self, request: Request) -> bytes:
+    def _get_reader_events(self, body: object, data: bytes) -> bytes:
         return self._connection.reply(ReaderEvents(self._client.view.reader_events))
 
-    async def _cancel_transaction(self, request: Request) -> bytes:
+    async def _cancel_transaction(self, body: CancelTransaction, data: bytes) -> bytes:
         # Nothing waits here for a call that this connection could still send.
-        body = cast(CancelTransaction, request.body)
         await self._manager.status(self._client, body.card)
         return self._connection.reply(CancelTransaction(body.card))
 
-    def _cancel(self, request: Request) -> bytes:
-        body = cast(Cancel, request.body)
+    def _cancel(self, body: Cancel, data: bytes) -> bytes:
         self._manager.cancel(self._client, body.context)
         return self._connection.reply(Cancel(body.context))
