@@ -7,6 +7,7 @@ their order.
 
 import os
 import re
+import shutil
 import socket
 import struct
 import subprocess
@@ -128,6 +129,9 @@ class Services(Bench):
         self.refused = run(PREFIX / "bin/pypcscd", "install", status=1)
         # as "apt remove pcscd" does, but what depends on the package is still wanted here
         run("dpkg", "--no-triggers", "--force-depends", "--remove", "pcscd")
+        # what a daemon that ran before has left
+        DEFAULTS.unlink(missing_ok=True)
+        shutil.rmtree(SOCKET.parent, ignore_errors=True)
         self.before = files()
         print(run(PREFIX / "bin/pypcscd", "install"))
 
