@@ -45,7 +45,7 @@ def _daemon(words: Sequence[str]) -> int:
     tools = "\n".join(f"  {name:<10}{text}" for name, (_, text) in _TOOLS.items())
     options = command_line.parse(words, tools)
     if options.hotplug:
-        from pypcscd.rescan import ask_for_rescan
+        from pypcscd.process.rescan import ask_for_rescan
 
         return ask_for_rescan(options.socket.absolute())
     # Whoever asks for a reload or a rescan too early must not end the daemon.
@@ -62,23 +62,24 @@ def _daemon(words: Sequence[str]) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     """Run the daemon, here or in the background; returns the exit status. Raises DaemonError."""
-    from pypcscd.activation import inherited_sockets
     from pypcscd.options import make_config
+    from pypcscd.process.activation import inherited_sockets
 
     config = make_config(options, os.environ)
     inherited = inherited_sockets(os.environ)
     background = None
     if not options.foreground:
-        from pypcscd.background import detach
+        from pypcscd.process.background import detach
 
         child = detach()
         if isinstance(child, int):
             return child
         background = child
     # Costly imports, not needed to print a help text, nor by who waits for the daemon in the background.
-    from pypcscd import lifecycle, logs
+    from pypcscd import lifecycle
     from pypcscd.daemon import Daemon
-    from pypcscd.notify import Notifier
+    from pypcscd.process import logs
+    from pypcscd.process.notify import Notifier
 
     daemon = Daemon(config, inherited)
     logs.configure(

@@ -6,10 +6,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pypcscd.activation import Inherited
 from pypcscd.authority import ChosenAuthority
 from pypcscd.config import Config, DaemonError
 from pypcscd.manager.manager import Manager
+from pypcscd.process.activation import Inherited
 from pypcscd.server.door import Door
 from pypcscd.server.instance import Instance, InstanceError, resolved
 from pypcscd.server.listener import Listener, open_socket, set_permissions

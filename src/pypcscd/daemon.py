@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pypcscd.activation import Inherited
 from pypcscd.client_sockets import ClientSockets, shown
 from pypcscd.config import Config, DaemonError
 from pypcscd.control.admin import AdminSocket
@@ -15,6 +14,7 @@ from pypcscd.driver import DeviceConfig
 from pypcscd.hotplug.devices import DeviceKeeper
 from pypcscd.hotplug.drivers import Drivers, report_missing_parts
 from pypcscd.manager.manager import Manager
+from pypcscd.process.activation import Inherited
 
 if TYPE_CHECKING:
     from pypcscd.hotplug.udev import UsbWatcher

@@ -13,9 +13,9 @@ from pypcscd.client_sockets import shown
 from pypcscd.config import Config, DaemonError
 from pypcscd.daemon import Daemon
 from pypcscd.eager import Background
-from pypcscd.event_loop import new_event_loop
-from pypcscd.idle import IdleClock
-from pypcscd.notify import Notifier
+from pypcscd.process.event_loop import new_event_loop
+from pypcscd.process.idle import IdleClock
+from pypcscd.process.notify import Notifier
 
 log = logging.getLogger("pypcscd.daemon")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from blockbuster import BlockBuster
 
-from pypcscd.activation import Inherited
 from pypcscd.client_sockets import ClientSockets
 from pypcscd.config import Config, DaemonError
 from pypcscd.manager.manager import Manager
+from pypcscd.process.activation import Inherited
 from pypcscd.server.rules import SocketConfig
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pypcscd import logs
-from pypcscd.journal import JournalHandler, syslog_priority
+from pypcscd.process import logs
+from pypcscd.process.journal import JournalHandler, syslog_priority
 from pypcscd.scard import ReturnCode
 from pypcscd.server.access import Peer
 
@@ -131,7 +131,7 @@ def test_in_the_background_it_goes_to_the_journal(
 ) -> None:
     path = Path(journal.getsockname())
     monkeypatch.setattr(logs, "SOCKET", path)
-    monkeypatch.setattr("pypcscd.logs.JournalHandler", lambda is_reader: JournalHandler(is_reader, path))
+    monkeypatch.setattr(logs, "JournalHandler", lambda is_reader: JournalHandler(is_reader, path))
     logs.configure(logging.INFO, in_background=True)
     try:
         log.info("begun")

@@ -11,9 +11,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pypcscd import logs
 from pypcscd.config import Config, DaemonError, add_device_options, chosen_devices
 from pypcscd.daemon import Daemon
+from pypcscd.process import logs
 from pypcscd.server.rules import SocketConfig
 from pypcscd.tools.child import SIGNALLED, Ending, complain, run_command
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
-from pypcscd.journal import SOCKET, JournalHandler, syslog_priority
+from pypcscd.process.journal import SOCKET, JournalHandler, syslog_priority
 
 #: what ``configure`` may be told about colours: yes, no, or as the terminal can
 Colours = bool | None
