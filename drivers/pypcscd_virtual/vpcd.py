@@ -37,6 +37,8 @@ ATR_TIMEOUT = 5.0
 #: … and when it is still busy with a command that was given up, e.g. making a key
 BUSY_ATR_TIMEOUT = 50.0
 DEFAULT_HOST = "127.0.0.1"
+#: seconds that an emulator may take for an APDU
+EXCHANGE_TIMEOUT = 600.0
 #: slot numbers have two hexadecimal digits in reader names
 MAX_SLOTS = 256
 
@@ -57,6 +59,8 @@ class _Connection(asyncio.Protocol):
         #: the answers to come, in order; those of commands that were given up are cancelled
         self._answers: deque[Answer[bytes]] = deque()
         self._has_ended = False
+        #: looks after the answer that was to come first when it was set
+        self._watch: asyncio.TimerHandle | None = None
         self.peer = ""
 
     # the fast path: question and answer
@@ -66,10 +70,17 @@ class _Connection(asyncio.Protocol):
         answer: Answer[bytes] = Answer(self._loop)
         self._answers.append(answer)
         self._transport.write(frame)
+        if self._watch is None:
+            self._watch = self._loop.call_later(EXCHANGE_TIMEOUT, self._look_after, answer)
         return answer
 
     def data_received(self, data: bytes) -> None:
         payloads = self._decoder.feed(data)
+        if len(payloads) == 1 and self._answers:
+            answer = self._answers.popleft()
+            if not answer.done():
+                answer.set_result(payloads[0])
+            return
         # all are taken before the first is given out: the next question may be asked right then
         expected = [self._answers.popleft() for _ in payloads[: len(self._answers)]]
         if len(payloads) > len(expected):
@@ -80,6 +91,18 @@ class _Connection(asyncio.Protocol):
                 answer.set_result(payload)
 
     # everything else
+
+    def _look_after(self, answer: Answer[bytes]) -> None:
+        """End a wait that lasts too long; one timer serves all questions within its time."""
+        self._watch = None
+        if not answer.done():
+            why = (
+                f"{self._slot.title}: emulator {self.peer} did not answer within {EXCHANGE_TIMEOUT:g} seconds"
+            )
+            answer.set_exception(DriverError(Reason.TIMEOUT, why))
+        waiting = next((later for later in self._answers if not later.done()), None)
+        if waiting is not None:
+            self._watch = self._loop.call_later(EXCHANGE_TIMEOUT, self._look_after, waiting)
 
     def tell(self, frame: bytes) -> None:
         """Send a frame that has no answer."""
@@ -127,6 +150,9 @@ class _Connection(asyncio.Protocol):
 
     def _detach(self, error: DriverError) -> None:
         self._has_ended = True
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
         answers, self._answers = self._answers, deque()
         for answer in answers:
             if not answer.done():
@@ -160,6 +186,9 @@ class _Connection(asyncio.Protocol):
 
 class VpcdSlot(Slot):
     """The slot behind one TCP port. A connected emulator is an inserted card."""
+
+    # A wait for an emulator ends after EXCHANGE_TIMEOUT, or at the latest after twice that.
+    transmit_deadline = None
 
     def __init__(self, title: str) -> None:
         super().__init__()

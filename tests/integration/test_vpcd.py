@@ -171,6 +171,20 @@ async def test_power_and_exchange() -> None:
         assert emulator.frames == expected
 
 
+async def test_an_exchange_ends_in_time_and_its_late_answer_is_not_taken_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    card = Slow()
+    async with inserted(card) as (slot, _, _):
+        with monkeypatch.context() as impatient:
+            impatient.setattr(vpcd, "EXCHANGE_TIMEOUT", 0.05)
+            with pytest.raises(DriverError, match=r"did not answer within 0\.05 seconds") as caught:
+                await asyncio.wait_for(slot.transmit(Protocol.T1, GREET), 10)
+        assert caught.value.reason is Reason.TIMEOUT
+        card.release(2)
+        assert await slot.transmit(Protocol.T1, b"\x80\1\2\3") == b"\x80\1\2\3" + OK
+
+
 async def test_connecting_inserts_and_disconnecting_removes() -> None:
     async with opened() as (device, port):
         (slot,) = device.slots
