@@ -340,6 +340,24 @@ async def test_a_change_ends_the_pause(
     await keeper.close()
 
 
+async def test_what_is_given_up_at_the_end_is_closed_with_the_rest(
+    keeper: DeviceKeeper, driver: FakeDriver, manager: Manager
+) -> None:
+    """A reader is unplugged, and nobody has waited for its end yet when the daemon stops."""
+    device, neighbour = FakeDevice([FakeSlot()]), FakeDevice([FakeSlot()])
+    driver.outcomes = [device, neighbour]
+    keeper.add(CONFIG)
+    await keeper.settle(5)
+    keeper.add(replace(CONFIG, origin="a neighbour"))
+    await keeper.settle(5)
+    leaving = asyncio.ensure_future(keeper.remove(CONFIG))
+    await keeper.close()
+    assert device.is_closed
+    assert neighbour.is_closed
+    assert names(manager) == []
+    await leaving
+
+
 async def test_who_comes_while_another_leaves_takes_its_number(
     keeper: DeviceKeeper, driver: FakeDriver, manager: Manager
 ) -> None:

@@ -37,7 +37,7 @@ def interface(port: str = "1-2", number: int = 0, address: int = 17, **more: Any
         number=number,
         manufacturer="ACME",
         product_name="Reader",
-        **(usual | more),
+        **({"made": 100 * address + number} | usual | more),
     )
 
 
@@ -111,9 +111,12 @@ class Keeper:
     def try_again(self, config: DeviceConfig) -> None:
         self.history.append(f"again {config.options['address']}")
 
-    async def remove(self, config: DeviceConfig, why: str = "") -> None:
+    def remove(self, config: DeviceConfig, why: str = "") -> asyncio.Future[None]:
         found = next(configs for configs in self.wanted if configs[0] == config)
         self.wanted.remove(found)
+        return asyncio.ensure_future(self._close(config, why))
+
+    async def _close(self, config: DeviceConfig, why: str) -> None:
         if self.gate is not None:
             await self.gate.wait()
         self.history.append(f"remove {config.options['address']}: {why}")
@@ -200,11 +203,7 @@ async def test_readers_come_and_go(scene: Scene) -> None:
     scene.ports.plug(interface(address=18))
     scene.news.tell("add", "1-2")
     await scene.until_wanted("18")
-    assert [entry for entry in scene.keeper.history if "again" not in entry] == [
-        "add 17",
-        "remove 17: unplugged",
-        "add 18",
-    ]
+    assert scene.keeper.history == ["add 17", "remove 17: unplugged", "add 18"]
 
 
 async def test_what_is_seen_twice_is_added_once(scene: Scene) -> None:
@@ -255,7 +254,7 @@ async def test_what_returns_waits_until_what_was_there_is_closed(scene: Scene) -
     scene.news.tell("remove", "1-2:1.0")
     scene.ports.plug(interface(address=18))
     scene.news.tell("add", "1-2:1.0")
-    await scene.until_looked(2)
+    await scene.until_wanted()
     await asyncio.sleep(0.02)
     assert scene.keeper.addresses == []
     scene.keeper.gate.set()
@@ -264,11 +263,28 @@ async def test_what_returns_waits_until_what_was_there_is_closed(scene: Scene) -
 
 async def test_a_removal_counts_even_if_the_reader_is_there_again(scene: Scene) -> None:
     """With the same address, as after "authorized" was 0 and 1: nothing that was open works any more."""
-    scene.ports.plug(interface())
+    scene.ports.plug(interface(made=1))
     await scene.watcher.start(5)
+    scene.ports.plug(interface(made=2))
     scene.news.tell("remove", "1-2:1.0")
     scene.news.tell("add", "1-2:1.0")
-    await scene.until(lambda: scene.keeper.history == ["add 17", "remove 17: unplugged", "add 17"])
+    await scene.until(lambda: scene.keeper.history == ["add 17", "remove 17: plugged in again", "add 17"])
+
+
+@pytest.mark.parametrize("late", [["1-2"], ["1-2:1.0", "1-2"]], ids=["device", "interface and device"])
+async def test_a_late_removal_is_not_that_of_the_next_device(scene: Scene, late: list[str]) -> None:
+    """Another device is in the port, and was found because of other news, when the removal is told."""
+    scene.ports.plug(interface())
+    await scene.watcher.start(5)
+    scene.ports.plug(interface(address=18))
+    scene.news.tell("unbind", "1-2")
+    await scene.until_wanted("18")
+    for name in late:
+        scene.news.tell("remove", name)
+    for action, name in (("add", "1-2"), ("add", "1-2:1.0"), ("bind", "1-2")):
+        scene.news.tell(action, name)
+    await scene.until(lambda: len(scene.ports.looks) > 2 and not scene.is_busy)
+    assert scene.keeper.history == ["add 17", "remove 17: plugged in again", "add 18"]
 
 
 async def test_what_changes_during_a_look_is_looked_at_again(scene: Scene) -> None:
@@ -368,9 +384,9 @@ async def test_what_is_told_during_a_rescan_is_newer(scene: Scene) -> None:
     gate.set()
     await rescan
     assert scene.keeper.addresses == ["18"]
-    assert [entry for entry in scene.keeper.history if "again" not in entry] == [
+    assert [entry for entry in scene.keeper.history if not entry.startswith("again")] == [
         "add 17",
-        "remove 17: unplugged",
+        "remove 17: plugged in again",
         "add 18",
     ]
 
@@ -586,28 +602,33 @@ class UdevDevice:
         return self.parent
 
 
-def udev_device(path: str = "1-2", **attributes: str) -> UdevDevice:
+def udev_device(root: Path, path: str = "1-2", **attributes: str) -> UdevDevice:
     usual = {"idVendor": "076b", "idProduct": "3031", "busnum": "1", "devnum": "17"}
-    return UdevDevice(f"/sys/devices/usb1/{path}", **(usual | attributes))
+    return UdevDevice(f"{root}/usb1/{path}", **(usual | attributes))
 
 
-def udev_interface(parent: UdevDevice | None, number: str = "00", **more: str) -> UdevDevice:
-    path = parent.sys_path if parent else "/sys/1-2"
-    name = path.rpartition("/")[2]
+def udev_interface(parent: UdevDevice, number: str = "00", **more: str) -> UdevDevice:
+    path = Path(parent.sys_path, f"{parent.sys_name}:1.{int(number, 16)}")
+    path.mkdir(parents=True)
     usual = {"bInterfaceNumber": number, "bInterfaceClass": "0b", "bNumEndpoints": "03"}
-    return UdevDevice(f"{path}/{name}:1.{int(number, 16)}", parent, **(usual | more))
+    return UdevDevice(str(path), parent, **(usual | more))
 
 
-def test_looking_at_all_ports_and_at_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    hub, reader = udev_device("1-2", devnum="4"), udev_device("1-2/1-2.1", serial="4711")
-    gone = udev_device("1-3")
+def test_looking_at_all_ports_and_at_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hub = udev_device(tmp_path, "1-2", devnum="4")
+    reader = udev_device(tmp_path, "1-2/1-2.1", serial="4711")
+    gone, going = udev_device(tmp_path, "1-3"), udev_interface(udev_device(tmp_path, "1-4"))
     del gone.attributes["devnum"]
+    Path(going.sys_path).rmdir()
+    orphan = udev_interface(udev_device(tmp_path, "1-5"))
+    orphan.parent = None
     udev = Udev(
         udev_interface(reader, "0a", interface="CCID Interface\n"),
         udev_interface(reader, "00", bInterfaceClass="03"),
         udev_interface(hub, bInterfaceClass="09"),
         udev_interface(gone),
-        udev_interface(None),
+        going,
+        orphan,
     )
     monkeypatch.setitem(sys.modules, "pyudev", udev)
     scanner = Scanner()
@@ -617,6 +638,7 @@ def test_looking_at_all_ports_and_at_one(monkeypatch: pytest.MonkeyPatch) -> Non
     assert ports["1-2.1"] == [keyboard, ccid]
     assert (ccid.number, ccid.label, ccid.serial, ccid.address) == (10, "CCID Interface", "4711", 17)
     assert ccid.node == "/dev/bus/usb/001/017"
+    assert ccid.made == scanner.port("1-2.1")[1].made != keyboard.made
     assert [interface.kind for interface in scanner.port("1-2")] == [9]
     assert scanner.port("1-3") == scanner.port("1-4") == []
     assert udev.contexts == 1
@@ -625,8 +647,8 @@ def test_looking_at_all_ports_and_at_one(monkeypatch: pytest.MonkeyPatch) -> Non
     assert scanner.port("1-2.1")[0].is_ignored
 
 
-async def test_threads_do_not_share_a_context(monkeypatch: pytest.MonkeyPatch) -> None:
-    udev = Udev(udev_interface(udev_device()))
+async def test_threads_do_not_share_a_context(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    udev = Udev(udev_interface(udev_device(tmp_path)))
     monkeypatch.setitem(sys.modules, "pyudev", udev)
     meet = threading.Barrier(2, timeout=5)
     list_devices = udev.list_devices

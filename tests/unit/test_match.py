@@ -23,6 +23,7 @@ READER = UsbInterface(
     number=10,
     kind=0x0B,
     endpoints=3,
+    made=1,
     manufacturer="ACME",
     product_name="Reader",
     serial="4711",

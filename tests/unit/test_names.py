@@ -13,7 +13,7 @@ from pypcscd.hotplug.settings import UsbSettings
 from pypcscd.manager.roster import reader_name
 from pypcscd.scard import MAX_BASE_NAME, MAX_READERNAME
 
-DEVICE = UsbInterface("1-2:1.0", "1-2", "/dev/bus/usb/001/005", 1, 5, 0x076B, 0x3021, 0, 0x0B, 3)
+DEVICE = UsbInterface("1-2:1.0", "1-2", "/dev/bus/usb/001/005", 1, 5, 0x076B, 0x3021, 0, 0x0B, 3, 1)
 USUAL = UsbSettings()
 #: as a device and its driver may say it: any bytes, UTF-8 or not
 TEXTS = st.binary(max_size=200).map(lambda raw: raw.decode("utf-8", "surrogateescape"))

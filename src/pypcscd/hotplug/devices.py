@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Collection
 
 from pypcscd.driver import Device, DeviceConfig, DeviceOpenError, NotMineError
 from pypcscd.hotplug.drivers import Drivers
@@ -126,10 +127,11 @@ class DeviceKeeper:
         if slow:
             log.warning("not ready after %.0f s, to be announced later: %s", bound, ", ".join(slow))
 
-    async def remove(self, config: DeviceConfig, why: str = "") -> None:
-        """Give a device up; its readers are gone when this returns. ValueError: it is not wanted.
+    def remove(self, config: DeviceConfig, why: str = "") -> asyncio.Future[None]:
+        """Give a device up, at once; its readers are gone when what is returned is done.
 
-        ``config``: the first one that it was added with. ``why`` is for the log.
+        ``config``: the first one that it was added with. ``why`` is for the log. ValueError: it is not
+        wanted.
         """
         wanted = self._find(config)
         if wanted is None:
@@ -137,14 +139,13 @@ class DeviceKeeper:
         if why and not wanted.is_unplugged:
             log.info("%s: %s (%s)", wanted.name, why, wanted.origin)
         self._wanted.remove(wanted)
-        await self._end([wanted])
+        return asyncio.get_running_loop().create_task(_wait_for_all(self._begin_to_close([wanted])))
 
     async def close(self) -> None:
         """Give all devices up, side by side."""
         all_wanted, self._wanted = self._wanted, []
-        leaving = list(self._closing)
-        await self._end(all_wanted)
-        await asyncio.gather(*leaving, return_exceptions=True)
+        self._begin_to_close(all_wanted)
+        await _wait_for_all(list(self._closing))
 
     def _find(self, config: DeviceConfig) -> _Wanted | None:
         return next((wanted for wanted in self._wanted if wanted.configs[0] == config), None)
@@ -159,14 +160,20 @@ class DeviceKeeper:
     def _start(self, wanted: _Wanted) -> None:
         wanted.task = asyncio.get_running_loop().create_task(self._keep(wanted))
 
-    async def _end(self, given_up: list[_Wanted]) -> None:
+    def _begin_to_close(self, given_up: list[_Wanted]) -> Collection[asyncio.Task[None]]:
+        """Those that will have ended then; they need nobody who waits for them."""
         tasks = {wanted.task: wanted.configs[0].numbering for wanted in given_up if wanted.task is not None}
         self._closing |= tasks
+        for wanted in given_up:
+            # A task that is cancelled before its first step does not do so.
+            wanted.tried.set()
         for task in tasks:
+            task.add_done_callback(self._note_closed)
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for task in tasks:
-            self._closing.pop(task, None)
+        return tasks
+
+    def _note_closed(self, task: asyncio.Task[None]) -> None:
+        del self._closing[task]
 
     async def _keep(self, wanted: _Wanted) -> None:
         first = wanted.configs[0]
@@ -292,3 +299,8 @@ class DeviceKeeper:
                 await self._manager.remove_readers(readers)
         finally:
             await device.close()
+
+
+async def _wait_for_all(tasks: Collection[asyncio.Task[None]]) -> None:
+    if tasks:
+        await asyncio.wait(tasks)

@@ -1,6 +1,7 @@
 """A USB interface as the system describes it: what is matched with drivers, and what names are made of."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 _SUBSYSTEM = "usb"
@@ -31,6 +32,9 @@ class UsbInterface:
     number: int
     kind: int
     endpoints: int
+    #: another number each time that the kernel makes this interface, even for a device that keeps its
+    #: address: the inode of its directory in sysfs
+    made: int
     #: the strings of the device and of the interface
     manufacturer: str = ""
     product_name: str = ""
@@ -50,10 +54,11 @@ def describe(interface: Any) -> UsbInterface | None:
     numbers += [
         _number(interface, name, 16) for name in ("bInterfaceNumber", "bInterfaceClass", "bNumEndpoints")
     ]
+    numbers.append(_inode(interface))
     known = [number for number in numbers if number is not None]
     if len(known) < len(numbers):
         return None
-    vendor, product, bus, address, number, kind, endpoints = known
+    vendor, product, bus, address, number, kind, endpoints, made = known
     return UsbInterface(
         sys_name=interface.sys_name,
         port=device.sys_name,
@@ -65,6 +70,7 @@ def describe(interface: Any) -> UsbInterface | None:
         number=number,
         kind=kind,
         endpoints=endpoints,
+        made=made,
         manufacturer=_text(device, "manufacturer"),
         product_name=_text(device, "product"),
         serial=_text(device, "serial"),
@@ -76,6 +82,13 @@ def describe(interface: Any) -> UsbInterface | None:
 def _text(device: Any, name: str) -> str:
     value = device.attributes.get(name)
     return "" if value is None else value.decode("utf-8", "surrogateescape").rstrip("\r\n")
+
+
+def _inode(interface: Any) -> int | None:
+    try:
+        return Path(interface.sys_path).stat().st_ino
+    except OSError:
+        return None
 
 
 def _number(device: Any, name: str, base: int) -> int | None:

@@ -1,9 +1,11 @@
 """USB readers as they come and go: what is plugged in, made into devices that are to be kept open.
 
 An event is taken for a hint to look at a port: what sysfs shows then is what counts. So it does not
-matter how often and in which order things are told after a reset, a resume or a new enumeration. By
-themselves count "remove", because what was removed has to be closed even if it is there again, and
-"change", because then a reader that does not open may do so.
+matter how often, how late and in which order things are told after a reset, a resume or a new
+enumeration. That holds for "remove" as well: when udev tells it, the next device may be in the port
+already, and open. The kernel takes what it removes out of sysfs before it says so, and whatever is there
+again can be told from what was there before. By itself counts only "change", because then a reader that
+does not open may do so.
 """
 
 import asyncio
@@ -39,8 +41,8 @@ class _Port:
     def __init__(self) -> None:
         #: what is plugged in, and what is done with it, by the kernel's name of the interface
         self.known: dict[str, tuple[UsbInterface, Match]] = {}
-        #: the devices that are being closed
-        self.leaving: set[asyncio.Task[None]] = set()
+        #: the ends of the devices that are being closed
+        self.leaving: set[asyncio.Future[None]] = set()
         #: how many changes were told
         self.changes = 0
         #: it was told that something is different, so what failed may work now
@@ -104,10 +106,7 @@ class UsbWatcher:
         port.changes += 1
         # Of a plug three or four things are told; one look is enough for a reader that does not open.
         port.may_work_now |= action == "change"
-        if action == "remove":
-            for gone in [name] if is_interface else list(port.known):
-                self._drop(port, gone, "unplugged")
-        elif not port.is_looking:
+        if not port.is_looking:
             self._spawn(self._look(port_name, port))
 
     def _note_missed(self) -> None:
@@ -150,10 +149,12 @@ class UsbWatcher:
             if name not in matches:
                 self._drop(port, name, "unplugged")
         for interface in found:
-            known = port.known.get(interface.sys_name)
+            if interface.sys_name not in port.known:
+                continue
+            before, match_before = port.known[interface.sys_name]
             match = matches[interface.sys_name]
-            if known is not None and known[1] != match:
-                self._drop(port, interface.sys_name, "" if match.why else _why_dropped(known[0], interface))
+            if match != match_before or interface.made != before.made:
+                self._drop(port, interface.sys_name, "" if match.why else _why_dropped(before, interface))
         if port.leaving:
             # Their numbers, and the interfaces that they have claimed, are needed.
             await asyncio.wait(port.leaving)
@@ -161,7 +162,7 @@ class UsbWatcher:
                 return
         may_work_now, port.may_work_now = port.may_work_now, False
         #: whose number the next may get, if it turns out to be no reader
-        before = None
+        doubtful = None
         for interface in found:
             match = matches[interface.sys_name]
             is_known = interface.sys_name in port.known
@@ -175,14 +176,14 @@ class UsbWatcher:
                 self._devices.try_again(first)
             elif not is_known:
                 log.info("%s: plugged in (%s)", first.name, first.origin)
-                self._devices.add(*match.configs, after=before)
-            if before is not None or _may_refuse(first):
-                before = first
+                self._devices.add(*match.configs, after=doubtful)
+            if doubtful is not None or _may_refuse(first):
+                doubtful = first
 
     def _drop(self, port: _Port, name: str, why: str) -> None:
         _, match = port.known.pop(name, (None, Match()))
         if match.configs:
-            leaving = asyncio.get_running_loop().create_task(self._devices.remove(match.configs[0], why))
+            leaving = self._devices.remove(match.configs[0], why)
             port.leaving.add(leaving)
             leaving.add_done_callback(port.leaving.discard)
 
@@ -197,7 +198,7 @@ def _may_refuse(config: DeviceConfig) -> bool:
 
 
 def _why_dropped(before: UsbInterface, now: UsbInterface) -> str:
-    if (before.bus, before.address) != (now.bus, now.address):
+    if (before.bus, before.address, before.made) != (now.bus, now.address, now.made):
         return "plugged in again"
     return "to be driven differently from now on"
 
