@@ -218,6 +218,17 @@ async def test_what_is_seen_twice_is_added_once(scene: Scene) -> None:
     assert scene.keeper.history == ["add 17"]
 
 
+async def test_what_is_told_at_once_is_looked_at_once(scene: Scene) -> None:
+    """Two looks side by side might end in the other order, and the older would count."""
+    await scene.watcher.start(5)
+    scene.ports.plug(interface())
+    for action, name in (("unbind", "1-2"), ("remove", "1-2"), ("add", "1-2"), ("add", "1-2:1.0")):
+        scene.news.tell(action, name)
+    await scene.until_wanted("17")
+    await scene.until(lambda: not scene.is_busy)
+    assert scene.ports.looks == ["*", "1-2"]
+
+
 async def test_a_change_lets_a_reader_be_tried_again(scene: Scene) -> None:
     """As when its file has other permissions."""
     scene.ports.plug(interface())

@@ -90,9 +90,9 @@ class UsbWatcher:
                 # What was found may be out of date.
                 port.changes += 1
                 if not port.is_looking:
-                    looks.append(self._spawn(self._look(name, port)))
+                    looks.append(self._begin_look(name, port))
             else:
-                looks.append(self._spawn(self._look(name, port, found.get(name, []))))
+                looks.append(self._begin_look(name, port, found.get(name, [])))
         await asyncio.gather(*looks)
 
     # --- what is told -------------------------------------------------------------------------
@@ -107,7 +107,7 @@ class UsbWatcher:
         # Of a plug three or four things are told; one look is enough for a reader that does not open.
         port.may_work_now |= action == "change"
         if not port.is_looking:
-            self._spawn(self._look(port_name, port))
+            self._begin_look(port_name, port)
 
     def _note_missed(self) -> None:
         self._spawn(self.rescan())
@@ -117,9 +117,16 @@ class UsbWatcher:
     def _port(self, name: str) -> _Port:
         return self._ports.setdefault(name, _Port())
 
-    async def _look(self, name: str, port: _Port, found: list[UsbInterface] | None = None) -> None:
-        """Do what a look at the port asks for. ``found``: what was seen there a moment ago."""
+    def _begin_look(
+        self, name: str, port: _Port, found: list[UsbInterface] | None = None
+    ) -> asyncio.Task[None]:
+        """``found``: what was seen there a moment ago."""
+        # From now on, not from the first step on: of two looks side by side the older might count.
         port.is_looking = True
+        return self._spawn(self._look(name, port, found))
+
+    async def _look(self, name: str, port: _Port, found: list[UsbInterface] | None) -> None:
+        """Do what a look at the port asks for."""
         try:
             while True:
                 changes = port.changes
