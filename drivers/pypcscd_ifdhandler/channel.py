@@ -9,6 +9,8 @@ from pypcscd_ifdhandler.wire import HEADER, MAX_PAYLOAD, SEND_BUFFER, Kind
 
 #: Seconds that a driver may still take over a cancelled command before it counts as stuck.
 GIVEN_UP_LIMIT = 120.0
+#: Seconds that a command may take; the longest wait is twice that, see ``_look_after``.
+COMMAND_LIMIT = 600.0
 
 
 class CommandChannel:
@@ -32,6 +34,8 @@ class CommandChannel:
         self._presence = presence
         self._stuck = stuck
         self._stuck_timer: asyncio.TimerHandle | None = None
+        #: looks after the command that was under way when it was set
+        self._watch: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._sequence = 0
         #: the command that the helper is busy with; cancelled when nobody wants the response
@@ -70,12 +74,30 @@ class CommandChannel:
             raise DriverError(Reason.NO_DEVICE, f"the driver helper cannot be reached: {error}") from None
         response: Answer[tuple[int, bytes]] = Answer(self._loop)
         self._pending = response
+        if self._watch is None:
+            self._watch = self._loop.call_later(COMMAND_LIMIT, self._look_after, response)
         try:
             return await response
         except asyncio.CancelledError:
             if self._pending is response:
-                self._stuck_timer = self._loop.call_later(GIVEN_UP_LIMIT, self._stuck)
+                self._expect_end()
             raise
+
+    def _look_after(self, response: Answer[tuple[int, bytes]]) -> None:
+        """Give up a command that lasts too long; one timer serves all within its time."""
+        self._watch = None
+        pending = self._pending
+        if pending is None or pending.done():
+            return
+        if pending is response:
+            self._expect_end()
+            pending.set_exception(DriverError(Reason.TIMEOUT, f"no answer within {COMMAND_LIMIT:g} seconds"))
+        else:
+            self._watch = self._loop.call_later(COMMAND_LIMIT, self._look_after, pending)
+
+    def _expect_end(self) -> None:
+        """Nobody waits for the command under way any more; it must still come to its end."""
+        self._stuck_timer = self._loop.call_later(GIVEN_UP_LIMIT, self._stuck)
 
     def _settle(self) -> Answer[tuple[int, bytes]] | None:
         """The helper is no longer busy; returns what the command waits for if somebody awaits it."""
@@ -91,6 +113,9 @@ class CommandChannel:
             return
         self._readable()
         self._failure = why
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
         if (pending := self._settle()) is not None:

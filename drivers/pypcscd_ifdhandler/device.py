@@ -20,6 +20,9 @@ _SHORTEST_ATR = 2
 class IfdSlot(Slot):
     """One slot of a native driver."""
 
+    # the channel gives up what lasts too long
+    transmit_deadline = None
+
     def __init__(
         self,
         sock: socket,
@@ -69,7 +72,11 @@ class IfdSlot(Slot):
         number = _TRANSMIT_PROTOCOLS.get(protocol)
         if number is None:
             raise DriverError(Reason.PROTOCOL_UNSUPPORTED, f"{protocol!r} is not known to native drivers")
-        return await self._command(Kind.TRANSMIT, number, apdu)
+        # what _command does, without a coroutine more for every APDU
+        code, answer = await self._channel.call(Kind.TRANSMIT, number, apdu)
+        if code:
+            raise errors.driver_error(code)
+        return answer
 
     async def control(self, code: int, data: bytes) -> bytes:
         if self._api_version == 2 and not data:

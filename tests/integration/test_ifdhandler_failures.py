@@ -296,6 +296,29 @@ async def test_driver_that_does_not_return_from_a_cancelled_command_is_killed(
     await device.close()
 
 
+async def test_command_that_lasts_too_long_is_given_up(
+    driver: IfdHandlerDriver,
+    script: Script,
+    library: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    script.set("card0")
+    device = await driver.open(config(library(), script.path))
+    with monkeypatch.context() as impatient:
+        impatient.setattr(channel, "COMMAND_LIMIT", 0.05)
+        slow = asyncio.create_task(device.slots[0].transmit(Protocol.T0, order(4)))
+        async with asyncio.timeout(30):
+            with pytest.raises(DriverError, match="within") as raised:
+                await slow
+    assert raised.value.reason is Reason.TIMEOUT
+    # the driver comes to an end with it after all, and is asked again
+    following = asyncio.create_task(device.slots[0].control(2, b"alive"))
+    await until(lambda: "Holding 0 0" in script.calls)
+    script.set("go")
+    assert await following == b"alive"
+    await device.close()
+
+
 async def test_stuck_reader_does_not_cost_those_that_share_its_helper(
     driver: IfdHandlerDriver, script: Script, library: Callable[..., str], tmp_path: Path
 ) -> None:
