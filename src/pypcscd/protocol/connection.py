@@ -122,7 +122,8 @@ class ServerConnection:
         #: which of the two layouts of 4.2 this client speaks, as far as is known
         self.has_short_names = has_short_names
         self._byte_order = byte_order
-        self._codec: Codec = codec(UNTOLD, byte_order or NATIVE_ORDER)
+        #: layouts of the dialect in use
+        self.codec: Codec = codec(UNTOLD, byte_order or NATIVE_ORDER)
         self._buffer = b""
         #: where the next request begins in the buffer
         self._begin = 0
@@ -135,13 +136,8 @@ class ServerConnection:
         self._held_event = b""
 
     @property
-    def codec(self) -> Codec:
-        """Layouts of the dialect in use."""
-        return self._codec
-
-    @property
     def dialect(self) -> Dialect:
-        return self._codec.dialect
+        return self.codec.dialect
 
     @property
     def byte_order(self) -> str:
@@ -155,7 +151,7 @@ class ServerConnection:
         """
         if self.has_short_names and dialect == DIALECTS[SHORT_4_2.version]:
             dialect = SHORT_4_2
-        self._codec = codec(dialect, self._byte_order or NATIVE_ORDER)
+        self.codec = codec(dialect, self._byte_order or NATIVE_ORDER)
 
     def receive_data(self, data: bytes | memoryview) -> None:
         """Take what the client sent."""
@@ -175,8 +171,8 @@ class ServerConnection:
         start = self._begin + HEADER_SIZE
         if not self._byte_order:
             self._byte_order = recognise_byte_order(buffer)
-            self._codec = codec(self.dialect, self._byte_order)
-        layouts = self._codec
+            self.codec = codec(self.dialect, self._byte_order)
+        layouts = self.codec
         size, number = layouts.header.unpack_from(buffer, self._begin)
         try:
             layout = layouts.requests[number]
@@ -221,7 +217,7 @@ class ServerConnection:
         After a LocalProtocolError the request is still outstanding and can be answered otherwise.
         """
         command = self._unanswered()
-        encoded = _encode(command, self._codec.replies.get(command), body)
+        encoded = _encode(command, self.codec.replies.get(command), body)
         if data:
             if command not in _WITH_DATA:
                 raise LocalProtocolError(f"{command.name} carries no data")
@@ -246,7 +242,7 @@ class ServerConnection:
         if self._outstanding is not _TRANSMIT:
             raise LocalProtocolError("a card's response belongs to TRANSMIT")
         sent, room = request[:4], request.receive_pci_length
-        encoded = self._codec.replies[_TRANSMIT].pack(*sent, protocol, room, len(response), 0)
+        encoded = self.codec.replies[_TRANSMIT].pack(*sent, protocol, room, len(response), 0)
         self._outstanding = None
         if self._is_first_look:
             response += self._release_event()
@@ -258,7 +254,7 @@ class ServerConnection:
         if command not in TABLE_COMMANDS:
             raise LocalProtocolError(f"{command.name} is not answered with a reader table")
         self._outstanding = None
-        return records + self._release_event()
+        return records + self._release_event() if self._is_first_look else records
 
     def no_reply(self) -> bytes:
         """The outstanding request has no answer. Returns an event that was held back, mostly nothing."""
@@ -276,7 +272,7 @@ class ServerConnection:
             layout = other.requests[command]
             if layout is not None and layout.size == size:
                 self.has_short_names = sibling is SHORT_4_2
-                self._codec = other
+                self.codec = other
                 return layout
         raise RemoteProtocolError(f"{command.name} with a body of {size} bytes instead of {expected}")
 
@@ -286,7 +282,7 @@ class ServerConnection:
         Between WAIT and the table that belongs to it a 4.6 client would take the event for the
         table's size: then nothing is returned and the event follows the table.
         """
-        encoded = self._codec.event.pack(0, rv)
+        encoded = self.codec.event.pack(0, rv)
         if self._is_first_look:
             self._held_event = encoded
             return b""

@@ -152,9 +152,15 @@ class Session(asyncio.BufferedProtocol):
 
     def _serve(self) -> None:
         """Answer what has been received, as far as that can be done now."""
-        while self._pending is None and not self._is_congested and self._transport is not None:
+        connection = self._connection
+        while (
+            connection.buffered
+            and self._pending is None
+            and not self._is_congested
+            and self._transport is not None
+        ):
             try:
-                request = self._connection.next_request()
+                request = connection.next_request()
             except RemoteProtocolError as error:
                 self._drop(f"it sent {error}")
                 return
