@@ -26,8 +26,8 @@ def report_missing_parts() -> None:
 
     if find_spec(_NATIVE_PART) is None:
         log.info(
-            "native drivers (.so) cannot be used: pypcscd was installed without a C compiler; "
-            "install gcc and python3-dev and reinstall it to have them"
+            "native drivers (.so) cannot be used, and USB readers cost more CPU time than they need: pypcscd "
+            "was installed without a C compiler; install gcc and python3-dev and reinstall it"
         )
 
 
