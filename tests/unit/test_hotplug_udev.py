@@ -206,6 +206,19 @@ async def test_readers_come_and_go(scene: Scene) -> None:
     assert scene.keeper.history == ["add 17", "remove 17: unplugged", "add 18"]
 
 
+async def test_a_reader_waits_for_udev_and_its_rules(scene: Scene) -> None:
+    """A look may come upon it before udev does, for what was told of the one before it in the port."""
+    await scene.watcher.start(5)
+    scene.ports.plug(interface(is_prepared=False))
+    scene.news.tell("unbind", "1-2")
+    await scene.until_looked(2)
+    await scene.until(lambda: not scene.is_busy)
+    assert scene.keeper.history == []
+    scene.ports.plug(interface())
+    scene.news.tell("add", "1-2")
+    await scene.until_wanted("17")
+
+
 async def test_what_is_seen_twice_is_added_once(scene: Scene) -> None:
     """Plugged in after the monitor began to listen, and before the scan came by."""
     scene.ports.plug(interface())
@@ -606,6 +619,7 @@ class UdevDevice:
         self.sys_name = path.rpartition("/")[2]
         self.attributes = {name: value.encode() for name, value in attributes.items()}
         self.properties: dict[str, str] = {}
+        self.is_initialized = True
         self.parent = parent
 
     def find_parent(self, subsystem: str, device_type: str) -> "UdevDevice | None":
@@ -656,6 +670,9 @@ def test_looking_at_all_ports_and_at_one(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert not ccid.is_ignored
     reader.properties["PCSCLITE_IGNORE"] = "1"
     assert scanner.port("1-2.1")[0].is_ignored
+    assert ccid.is_prepared
+    reader.is_initialized = False
+    assert not scanner.port("1-2.1")[1].is_prepared
 
 
 async def test_threads_do_not_share_a_context(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -42,6 +42,9 @@ class UsbInterface:
     label: str = ""
     #: a udev rule says that smart card daemons shall leave it alone
     is_ignored: bool = False
+    #: udev, where there is one, has looked at the device: what rules say of it is known, and its file has
+    #: its permissions
+    is_prepared: bool = True
 
 
 def describe(interface: Any) -> UsbInterface | None:
@@ -76,6 +79,8 @@ def describe(interface: Any) -> UsbInterface | None:
         serial=_text(device, "serial"),
         label=_text(interface, "interface"),
         is_ignored=device.properties.get(_IGNORE) == "1" or interface.properties.get(_IGNORE) == "1",
+        # of the device only: udev keeps nothing about an interface of which it has nothing to say
+        is_prepared=device.is_initialized,
     )
 
 

@@ -151,6 +151,9 @@ class UsbWatcher:
 
     async def _apply(self, port: _Port, found: list[UsbInterface]) -> None:
         changes = port.changes
+        if self._source.is_prepared:
+            # What udev has not come to is told once more when it has; until then nobody knows its rules.
+            found = [interface for interface in found if interface.is_prepared]
         matches = {interface.sys_name: self._matcher.match(interface) for interface in found}
         for name in list(port.known):
             if name not in matches:
