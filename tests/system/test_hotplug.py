@@ -10,9 +10,9 @@ from vm import GUEST, Vm
 #: takes minutes, so it is run by itself
 REPLUG = "replug"
 CASES = [case for case in cases("hotplug") if case != REPLUG]
-#: seen: 2.2 MiB in the first hundred plugs and nothing in the second, so it is the second that is judged;
-#: 11 KiB lost with each plug are more than this
-MOST_GROWTH_KIB = 1024
+#: seen: flat but for one or two steps of 1.3 MiB, in either hundred of plugs: an arena more of Python's
+#: allocator, which has 1 MiB, and tables for it; 16 KiB lost with each plug are more than this
+MOST_GROWTH_KIB = 1600
 MOST_GROWTH_AT_FIRST_KIB = 6144
 
 pytestmark = pytest.mark.timeout(1500)
