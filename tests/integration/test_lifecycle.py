@@ -224,7 +224,7 @@ def test_signals_that_end_nothing(start_daemon: Callable[..., Daemon]) -> None:
 
 
 def test_signals_before_it_serves_end_nothing(short_dir: Path) -> None:
-    """Also those that come before there is an event loop. SIGUSR1 is the last one that it learns to ignore."""
+    """Also those that come before there is an event loop. SIGUSR1 is the last that it learns to ignore."""
     with Daemon(short_dir, ["--virtual", "hello"]) as daemon:
         wait_for(
             lambda: ignores(daemon.process.pid, signal.SIGUSR1) or daemon.path.exists(), "the first moments"
