@@ -39,7 +39,7 @@ _ENGLISH = 0x0409
 _SLOT_CHANGE = 0x50
 _HARDWARE_ERROR = 0x51
 #: what a reset at the port or a suspension without power leaves: neither cards nor parameters are kept
-_WAS_RESET = "the USB device was reset"
+_WAS_TAKEN = "the system took it away: it was reset, or unplugged"
 #: failures of the interrupt pipe in a row, after which the reader is polled
 _MAX_FAILURES = 10
 
@@ -121,9 +121,11 @@ class CcidDevice(Device):
         if self._is_closed:
             return
         if status == Status.CANCELLED:
-            # Not by us: the kernel took the interface away, as it does around a reset at the port.
-            self._commands.stop(_WAS_RESET)
-            self.note_loss(_WAS_RESET)
+            # Not by us: the kernel took the interface away, as it does around a reset at the port, and now
+            # and then when a device is unplugged. Which of the two it is shows soon.
+            self._commands.stop(_WAS_TAKEN)
+            self._commands.is_unplugged = True
+            self.note_loss(_WAS_TAKEN)
             return
         assert self._interrupt is not None
         if status != Status.COMPLETED:

@@ -268,8 +268,8 @@ class Device(abc.ABC):
         #: set by whoever opened the device; the driver calls it once with a reason for the log
         #: when the device is gone. Its slots then only raise NO_DEVICE; it is still closed.
         self.lost: Callable[[str], None] = _ignore_loss
-        #: set by the driver before it calls ``lost`` if the device was unplugged: nothing has failed,
-        #: and whoever follows what is plugged in is told soon
+        #: set by the driver before it calls ``lost`` if the device was unplugged, or reset by somebody else:
+        #: nothing has failed, and whoever follows what is plugged in is told soon
         self.is_unplugged = False
 
     @property

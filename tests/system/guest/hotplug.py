@@ -280,7 +280,8 @@ def case_replug(bed: Bed) -> Any:
         tasks.append(threads(bed.process.pid))
     watcher.stop()
     assert len(watcher.names) == 1, watcher.names
-    assert "ERROR" not in log_of(bed, 0), log_of(bed, 0)[-2000:]
+    errors = [line for line in log_of(bed, 0).splitlines() if "ERROR" in line]
+    assert not errors, errors
     return {
         "replugs": REPLUGS,
         "names": sorted(watcher.names),
