@@ -93,6 +93,7 @@ class _Lifecycle:
             await stopping
             self._background.cancel()
             await self._daemon.stop()
+            self._ignore_signals()
         finally:
             stopping.cancel()
 
@@ -111,6 +112,13 @@ class _Lifecycle:
             loop.add_signal_handler(number, self._note_stop_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self._ask_for_reload)
         loop.add_signal_handler(signal.SIGUSR1, self._look_for_readers)
+
+    def _ignore_signals(self) -> None:
+        """All is done but for the interpreter's own end, which a signal shall not turn into a failure."""
+        loop = asyncio.get_running_loop()
+        for number in _STOP_SIGNALS:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
     def _note_stop_signal(self, number: signal.Signals) -> None:
         self._stop_signals += 1
