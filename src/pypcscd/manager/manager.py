@@ -250,29 +250,31 @@ class Manager:
         """``disconnect``, if it need not wait; else nothing is done, and False."""
         if disposition != Disposition.LEAVE:
             return False
-        handle = self._handle(client, card)
-        self._forget(handle)
-        handle.reader.remove_handle(handle)
+        self._close(self._handle(client, card))
         return True
 
     async def disconnect(self, client: Client, card: int, disposition: int) -> None:
         """SCardDisconnect. Once the disposition is valid it succeeds, whatever the card does."""
+        if self.disconnect_now(client, card, disposition):
+            return
         handle = self._handle(client, card)
         reader = handle.reader
         if disposition not in _DISPOSITIONS:
             raise PcscError(ReturnCode.E_INVALID_VALUE)
-        touches_card = disposition in (Disposition.RESET, Disposition.UNPOWER)
-        if disposition != Disposition.LEAVE and reader.lock.is_held_by_other(handle):
+        if reader.lock.is_held_by_other(handle):
             holder = reader.lock.holder
             if holder is not None and holder.owner is client:
                 raise PcscError(ReturnCode.E_SHARING_VIOLATION)
             await reader.lock.wait_until_free(None, client)
         try:
-            if touches_card and not reader.is_gone:
+            if disposition != Disposition.EJECT and not reader.is_gone:
                 await dispositions.after_disconnect(reader, disposition)
         finally:
-            self._forget(handle)
-            reader.remove_handle(handle)
+            self._close(handle)
+
+    def _close(self, handle: Handle) -> None:
+        self._forget(handle)
+        handle.reader.remove_handle(handle)
 
     def _forget(self, handle: Handle) -> None:
         self._handles.pop(handle.identifier, None)

@@ -266,10 +266,11 @@ class Reader:
 
     # --- commands to the card; the caller holds ``commands`` -----------------------------------
 
-    async def _run(self, command: Coroutine[Any, Any, T], deadline: float | None) -> T:
+    def _run(self, command: Coroutine[Any, Any, T], deadline: float | None) -> Awaitable[T]:
+        """The command, ended after ``deadline`` seconds; None: the driver ends it itself."""
         if deadline is None:
-            return await command
-        return await Bounded(command, deadline, self._timed_out, self._alarm)
+            return command
+        return Bounded(command, deadline, self._timed_out, self._alarm)
 
     async def _power_on(self) -> bytes:
         """Power the card, with a second try where that may help. Raises DriverError."""
@@ -406,11 +407,7 @@ class Reader:
 
     def transmit(self, protocol: Protocol, apdu: bytes) -> Awaitable[bytes]:
         """One exchange with the card. Awaiting it raises DriverError."""
-        slot = self.slot
-        deadline = slot.transmit_deadline
-        if deadline is None:
-            return slot.transmit(protocol, apdu)
-        return Bounded(slot.transmit(protocol, apdu), deadline, self._timed_out, self._alarm)
+        return self._run(self.slot.transmit(protocol, apdu), self.slot.transmit_deadline)
 
     async def control(self, code: int, data: bytes) -> bytes:
         """One command to the reader. Raises DriverError."""

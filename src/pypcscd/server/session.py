@@ -93,10 +93,9 @@ class Session(asyncio.BufferedProtocol):
         # Whatever goes wrong, the answer is no until it is yes.
         self._calls.deny()
         self._calls.may_use = lambda reader: authority.may_use(self._peer, reader)
-        outcome = eager.start(authority.may_connect(self._peer))
+        outcome = eager.start(authority.may_connect(self._peer), self._decide)
         if isinstance(outcome, eager.Running):
             self._pending = outcome
-            outcome.add_done_callback(self._decide)
         elif outcome.value:
             self._calls.admit()
 
