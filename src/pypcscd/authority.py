@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pypcscd.config import DEFAULT_SOCKET, Config
+from pypcscd.configuration.config import DEFAULT_SOCKET, Config
 
 if TYPE_CHECKING:
     from pypcscd.server.polkit import Polkit

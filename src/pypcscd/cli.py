@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from pypcscd.config import DaemonError
+from pypcscd.configuration.config import DaemonError
 
 #: sub-command -> (module whose ``main(arguments)`` runs it, one line for the help)
 _TOOLS = {
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _daemon(words: Sequence[str]) -> int:
-    from pypcscd import options as command_line
+    from pypcscd.configuration import options as command_line
 
     tools = "\n".join(f"  {name:<10}{text}" for name, (_, text) in _TOOLS.items())
     options = command_line.parse(words, tools)
@@ -62,7 +62,7 @@ def _daemon(words: Sequence[str]) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     """Run the daemon, here or in the background; returns the exit status. Raises DaemonError."""
-    from pypcscd.options import make_config
+    from pypcscd.configuration.options import make_config
     from pypcscd.process.activation import inherited_sockets
 
     config = make_config(options, os.environ)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pypcscd.authority import ChosenAuthority
-from pypcscd.config import Config, DaemonError
+from pypcscd.configuration.config import Config, DaemonError
 from pypcscd.manager.manager import Manager
 from pypcscd.process.activation import Inherited
 from pypcscd.server.door import Door

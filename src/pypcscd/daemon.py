@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pypcscd.client_sockets import ClientSockets, shown
-from pypcscd.config import Config, DaemonError
+from pypcscd.configuration.config import Config, DaemonError
 from pypcscd.control.admin import AdminSocket
 from pypcscd.driver import DeviceConfig
 from pypcscd.hotplug.devices import DeviceKeeper

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 
 from pypcscd.client_sockets import shown
-from pypcscd.config import Config, DaemonError
+from pypcscd.configuration.config import Config, DaemonError
 from pypcscd.daemon import Daemon
 from pypcscd.eager import Background
 from pypcscd.process.event_loop import new_event_loop

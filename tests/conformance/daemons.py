@@ -158,7 +158,7 @@ def _serve(port: int, needs: Needs, log: str) -> None:
     import logging
 
     from pypcscd import lifecycle
-    from pypcscd.config import Config, vpcd_device
+    from pypcscd.configuration.config import Config, vpcd_device
     from pypcscd.daemon import Daemon
 
     logging.basicConfig(filename=log, filemode="w", level=logging.INFO)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pypcscd import __version__, cli, config, options
+from pypcscd import __version__, cli
+from pypcscd.configuration import config, options
 
 
 def parse(*words: str) -> config.Config:
@@ -199,6 +200,6 @@ def test_the_help_is_quick() -> None:
     script = "import sys; from pypcscd import cli; cli.main(['-h'])"
     command = [sys.executable, "-X", "importtime", "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ))
-    assert "pypcscd.options" in done.stderr
+    assert "pypcscd.configuration.options" in done.stderr
     assert "asyncio" not in done.stderr
     assert "tomllib" not in done.stderr

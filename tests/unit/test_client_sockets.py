@@ -9,7 +9,7 @@ import pytest
 from blockbuster import BlockBuster
 
 from pypcscd.client_sockets import ClientSockets
-from pypcscd.config import Config, DaemonError
+from pypcscd.configuration.config import Config, DaemonError
 from pypcscd.manager.manager import Manager
 from pypcscd.process.activation import Inherited
 from pypcscd.server.rules import SocketConfig

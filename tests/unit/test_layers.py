@@ -21,12 +21,15 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"scard", "atr", "driver", "eager", "protocol", "redact"}),
     frozenset({"manager"}),
     frozenset({"server", "hotplug", "control"}),
+    frozenset({"configuration"}),
 )
-#: Whatever has no place below: command line, configuration, daemon, tools.
+#: Whatever has no place below: command line, daemon, process, tools.
 ROOF = len(FLOORS)
 DOORS = FLOORS[2]
 #: What the configuration holds for the doors: plain values, which do nothing.
 PLAIN = {"pypcscd.server.rules", "pypcscd.hotplug.settings"}
+#: What else it knows of them: which paths are the same, and which file goes with which.
+PATHS = {"pypcscd.server.instance"}
 #: The package itself holds the version only, and everybody may read that.
 ANYWHERE = {"pypcscd"}
 
@@ -37,6 +40,7 @@ UNKNOWN_HERE = {
     "scard": {"asyncio", "socket", "threading", "subprocess"},
     "atr": {"asyncio", "socket", "threading", "subprocess"},
     "driver": {"socket", "threading", "subprocess"},
+    "configuration": {"asyncio", "socket", "selectors", "struct", "threading", "subprocess"},
 }
 #: What drivers may import of pypcscd.
 FOR_DRIVERS = {"pypcscd", "pypcscd.driver", "pypcscd.atr", "pypcscd.scard"}
@@ -116,6 +120,7 @@ def test_the_sources_are_found() -> None:
     assert {"pypcscd.scard", "pypcscd.manager.manager", "pypcscd.protocol", "pypcscd.daemon"} <= set(OURS)
     assert "pypcscd_ifdhandler.driver" in DRIVERS
     assert "pypcscd.manager.manager" in IMPORTS["pypcscd.daemon"]
+    assert "pypcscd.configuration.values" in IMPORTS["pypcscd.configuration.settings_file"]
 
 
 def test_every_floor_is_inhabited() -> None:
@@ -155,6 +160,17 @@ def test_manager_never_imports_the_protocol(module: str) -> None:
 def test_protocol_needs_only_the_vocabulary(module: str) -> None:
     imported = {name for name in IMPORTS[module] if is_ours(name) and part(name) != "protocol"}
     assert imported <= {"pypcscd.scard"}
+
+
+@pytest.mark.parametrize("module", [name for name in OURS if part(name) == "configuration"])
+def test_configuration_is_said_in_plain_values(module: str) -> None:
+    """It tells manager and doors what to do, and does nothing with them."""
+    imported = {name for name in IMPORTS[module] if is_ours(name) and part(name) in DOORS | {"manager"}}
+    assert imported <= PLAIN | PATHS | {"pypcscd.manager.settings"}
+
+
+def test_reading_lines_of_toml_needs_nothing_of_ours() -> None:
+    assert {name for name in IMPORTS["pypcscd.configuration.toml_lines"] if is_ours(name)} == set()
 
 
 @pytest.mark.parametrize("module", [name for name in OURS if part(name) in UNKNOWN_HERE])
@@ -213,6 +229,21 @@ def test_help_needs_no_event_loop() -> None:
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     loaded = set(json.loads(done.stdout))
     assert loaded & {"asyncio", "pypcscd.daemon", "pypcscd.server.session"} == set()
+
+
+def test_settings_are_read_only_where_there_is_a_file() -> None:
+    script = """
+import json, pathlib, sys, pypcscd.cli, pypcscd.daemon, pypcscd.lifecycle
+from pypcscd.configuration import options
+options.DEFAULT_SETTINGS = pathlib.Path("/no such file")
+options.make_config(options.parse([], ""), {})
+print(json.dumps([*sys.modules]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    loaded = set(json.loads(done.stdout))
+    readers = {f"pypcscd.configuration.{name}" for name in ("settings_file", "values", "toml_lines")}
+    assert readers <= set(OURS)
+    assert loaded & {"tomllib", *readers} == set()
 
 
 # --- no sleeping, no state in modules ---------------------------------------------------------

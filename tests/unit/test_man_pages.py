@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pypcscd import cli, settings_file
+from pypcscd import cli
+from pypcscd.configuration import settings_file
 
 PAGES = Path(__file__).parents[2] / "docs/man"
 DAEMON = PAGES / "pypcscd.8"

@@ -11,7 +11,8 @@ from dbus_fast import ErrorType, Message, MessageFlag, MessageType
 from fakes import FakeSlot
 
 from pypcscd.authority import ChosenAuthority
-from pypcscd.config import Config
+from pypcscd.configuration.config import Config
+from pypcscd.configuration.settings_file import load
 from pypcscd.manager.manager import Manager
 from pypcscd.protocol import DIALECTS, ClientConnection, Command, Reply
 from pypcscd.protocol import messages as m
@@ -21,7 +22,6 @@ from pypcscd.server.door import Door
 from pypcscd.server.listener import Listener, open_socket
 from pypcscd.server.polkit import ACCESS_CARD, ACCESS_PCSC, Polkit
 from pypcscd.server.rules import EVERYBODY, AccessRule, SocketConfig
-from pypcscd.settings_file import load
 
 READER = "Fake 00 00"
 DENIED = ReturnCode.W_SECURITY_VIOLATION

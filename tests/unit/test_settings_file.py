@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from pypcscd import cli, options
-from pypcscd.config import Config
+from pypcscd import cli
+from pypcscd.configuration import options
+from pypcscd.configuration.config import Config
+from pypcscd.configuration.settings_file import SettingsError, load
 from pypcscd.manager.settings import ReaderRule
-from pypcscd.settings_file import SettingsError, load
 
 GOOD = """
 [limits]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pypcscd.config import DEFAULT_SOCKET, Config
+from pypcscd.configuration.config import DEFAULT_SOCKET, Config
+from pypcscd.configuration.settings_file import SettingsError, load
 from pypcscd.server.rules import EVERYBODY, AccessRule, ClientRule, SocketConfig
-from pypcscd.settings_file import SettingsError, load
 
 OWN = SocketConfig(DEFAULT_SOCKET)
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pypcscd.config import Config
+from pypcscd.configuration.config import Config
+from pypcscd.configuration.settings_file import SettingsError, load
 from pypcscd.hotplug.settings import UsbRule, UsbSettings
-from pypcscd.settings_file import SettingsError, load
 
 EVERYTHING = """
 [usb]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pypcscd.toml_lines import Place, find_lines
+from pypcscd.configuration.toml_lines import Place, find_lines
 
 
 def leaves(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:

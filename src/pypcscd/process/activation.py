@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pypcscd.config import DaemonError
+from pypcscd.configuration.config import DaemonError
 
 if TYPE_CHECKING:
     import socket

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from pypcscd.config import DEFAULT_SOCKET
+from pypcscd.configuration.config import DEFAULT_SOCKET
 from pypcscd.protocol import DIALECTS, ClientConnection, Command, ReaderEvent, Reply
 from pypcscd.protocol.dialects import NEWEST
 from pypcscd.protocol.messages import (

@@ -6,15 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pypcscd import settings_values as values
-from pypcscd.config import Config, DaemonError
+from pypcscd.configuration import values
+from pypcscd.configuration.config import Config, DaemonError
 from pypcscd.hotplug.settings import CCID, UsbRule, UsbSettings
 from pypcscd.manager.settings import ReaderRule
 from pypcscd.server.instance import pid_path_of, resolved
 from pypcscd.server.rules import AccessRule, ClientRule, SocketConfig
 
 if TYPE_CHECKING:
-    from pypcscd.toml_lines import Place
+    from pypcscd.configuration.toml_lines import Place
 
 _Table = Mapping[str, Any]
 _Converters = Mapping[str, Callable[[Any], Any]]
@@ -266,7 +266,7 @@ class _Reader:
     def _line(self, place: "Place") -> int:
         if self._lines is None:
             # Most files are right and never need it.
-            from pypcscd.toml_lines import find_lines
+            from pypcscd.configuration.toml_lines import find_lines
 
             self._lines = find_lines(self._text)
         return self._lines[place]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pypcscd import __version__
-from pypcscd.config import (
+from pypcscd.configuration.config import (
     DEFAULT_READER_CONF,
     DEFAULT_SETTINGS,
     DEFAULT_SOCKET,
@@ -200,7 +200,7 @@ def make_config(options: argparse.Namespace, environment: Mapping[str, str]) -> 
     )
     if options.settings is not None or DEFAULT_SETTINGS.exists():
         # Not needed by a daemon that has no such file.
-        from pypcscd.settings_file import load
+        from pypcscd.configuration.settings_file import load
 
         config = load(options.settings or DEFAULT_SETTINGS, config)
     usb_settings = config.usb_settings.with_environment(environment)
