@@ -390,3 +390,85 @@ async def test_a_slow_device_delays_no_other(
     await keeper.settle(5)
     assert names(manager) == ["Fake 01 00", "Slow 00 00"]
     await keeper.close()
+
+
+# --- reader numbers that were wished for ------------------------------------------------------
+
+
+def wishing(name: str, origin: str, number: int | None = 3) -> DeviceConfig:
+    return DeviceConfig("fake", name, "fake", origin=origin, number=number)
+
+
+async def test_who_has_the_number_that_another_should_have(
+    keeper: DeviceKeeper, driver: FakeDriver, manager: Manager, caplog: pytest.LogCaptureFixture
+) -> None:
+    driver.outcomes = [FakeDevice([FakeSlot()]) for _ in range(2)]
+    first, second = wishing("Desk", "USB 1-1:1.0"), wishing("Safe", "USB 1-2:1.0")
+    keeper.add(first)
+    await keeper.settle(5)
+    assert messages(caplog) == []
+    keeper.add(second)
+    await keeper.settle(5)
+    assert names(manager) == ["Desk 03 00", "Safe 00 00"]
+    (line,) = messages(caplog)
+    assert line.startswith(
+        "Safe (USB 1-2:1.0): it should be reader number 03 (index = 3) and is 00 instead, "
+    )
+    assert "because Desk (USB 1-1:1.0) has 03, for which the same is wished; let the [[usb.reader]]" in line
+    # the number is free again, so there is nothing to be said
+    await keeper.remove(first)
+    await keeper.remove(second)
+    driver.outcomes = [FakeDevice([FakeSlot()])]
+    keeper.add(second)
+    await keeper.settle(5)
+    assert names(manager) == ["Safe 03 00"]
+    assert len(messages(caplog)) == 1
+    await keeper.close()
+
+
+async def test_a_number_that_was_given_before_somebody_wished_for_it(
+    keeper: DeviceKeeper, driver: FakeDriver, manager: Manager, caplog: pytest.LogCaptureFixture
+) -> None:
+    driver.outcomes = [FakeDevice([FakeSlot()]) for _ in range(3)]
+    keeper.add(wishing("Desk", "USB 1-1:1.0", None))
+    # of another group, whose numbers do not matter
+    keeper.add(replace(wishing("Door", "USB 1-3:1.0", 0), numbering="other"))
+    await keeper.settle(5)
+    assert messages(caplog) == []
+    keeper.add(wishing("Safe", "USB 1-2:1.0", 0))
+    await keeper.settle(5)
+    assert sorted(names(manager)) == ["Desk 00 00", "Door 00 00", "Safe 01 00"]
+    (line,) = messages(caplog)
+    assert "Safe (USB 1-2:1.0)" in line
+    assert "because Desk (USB 1-1:1.0) has 00, which came before this was wished; restart" in line
+    await keeper.close()
+
+
+async def test_a_number_of_a_reader_that_does_not_close(
+    keeper: DeviceKeeper,
+    driver: FakeDriver,
+    manager: Manager,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(devices_module, "_CLOSING_BOUND", 0.01)
+    may_close = asyncio.Event()
+
+    class Slow(FakeDevice):
+        async def close(self) -> None:
+            await may_close.wait()
+
+    driver.outcomes = [Slow([FakeSlot()]), FakeDevice([FakeSlot()])]
+    desk = wishing("Desk", "USB 1-1:1.0")
+    keeper.add(desk)
+    await keeper.settle(5)
+    leaving = keeper.remove(desk)
+    # the same name, in another group
+    keeper.add(replace(wishing("Desk", "USB 1-1:1.0"), numbering="other"))
+    await keeper.settle(5)
+    assert names(manager) == ["Desk 00 00"]
+    (line,) = messages(caplog)
+    assert "because Desk (USB 1-1:1.0) has 03, which is still being closed; when it is gone" in line
+    may_close.set()
+    await leaving
+    await keeper.close()

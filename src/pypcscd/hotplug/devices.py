@@ -33,6 +33,8 @@ class _Wanted:
         #: the one that is to be tried first
         self.before = before
         self.task: asyncio.Task[None] | None = None
+        #: the reader number that it has now
+        self.number: int | None = None
         #: set once the device was announced, or could not be
         self.tried = asyncio.Event()
         #: something has changed, so that it is worth while to try now
@@ -81,8 +83,8 @@ class DeviceKeeper:
         self._manager = manager
         self._drivers = drivers
         self._wanted: list[_Wanted] = []
-        #: those that are being closed, with the group that their number is of
-        self._closing: dict[asyncio.Task[None], str] = {}
+        #: those that are being closed; they have their numbers until that is done
+        self._closing: dict[asyncio.Task[None], _Wanted] = {}
         #: when a device was reset, by its origin
         self._resets: dict[str, float] = {}
 
@@ -162,7 +164,7 @@ class DeviceKeeper:
 
     def _begin_to_close(self, given_up: list[_Wanted]) -> Collection[asyncio.Task[None]]:
         """Those that will have ended then; they need nobody who waits for them."""
-        tasks = {wanted.task: wanted.configs[0].numbering for wanted in given_up if wanted.task is not None}
+        tasks = {wanted.task: wanted for wanted in given_up if wanted.task is not None}
         self._closing |= tasks
         for wanted in given_up:
             # A task that is cancelled before its first step does not do so.
@@ -182,9 +184,13 @@ class DeviceKeeper:
             number = self._manager.roster.allocate_number(
                 first.numbering, first.number, first.spared_numbers, name=first.name
             )
+            if first.number not in (None, number):
+                self._say_who_has_its_number(first, number)
+            wanted.number = number
             try:
                 await self._keep_open(wanted, number)
             finally:
+                wanted.number = None
                 self._manager.roster.release_number(first.numbering, number)
         except asyncio.CancelledError:
             raise
@@ -193,12 +199,46 @@ class DeviceKeeper:
         finally:
             wanted.tried.set()
 
+    def _say_who_has_its_number(self, config: DeviceConfig, number: int) -> None:
+        """The number that the administrator wished for is taken, so a name that programs know is missing."""
+        # As the roster has it: a number is taken within a group, and by a name whatever its group.
+        other = next(
+            other
+            for other in [*self._wanted, *self._closing.values()]
+            if other.number == config.number
+            and (other.name == config.name or other.configs[0].numbering == config.numbering)
+        )
+        if other not in self._wanted:
+            advice = "which is still being closed; when it is gone plug this one in again"
+        elif other.configs[0].number == config.number:
+            advice = (
+                "for which the same is wished; let the [[usb.reader]] match one reader only, by serial or "
+                "port, or give each an index of its own, and reload"
+            )
+        else:
+            advice = (
+                "which came before this was wished; restart the daemon, or plug both in again, this one first"
+            )
+        log.warning(
+            "%s (%s): it should be reader number %02X (index = %d) and is %02X instead, because %s (%s) has "
+            "%02X, %s",
+            config.name,
+            config.origin,
+            config.number,
+            config.number,
+            number,
+            other.name,
+            other.origin,
+            config.number,
+            advice,
+        )
+
     async def _wait_for_turn(self, wanted: _Wanted) -> None:
         if wanted.before is not None:
             await wanted.before.tried.wait()
             wanted.before = None
         numbering = wanted.configs[0].numbering
-        if leaving := [task for task, group in self._closing.items() if group == numbering]:
+        if leaving := [task for task, one in self._closing.items() if one.configs[0].numbering == numbering]:
             await asyncio.wait(leaving, timeout=_CLOSING_BOUND)
 
     async def _keep_open(self, wanted: _Wanted, number: int) -> None:
