@@ -158,7 +158,8 @@ def _serve(port: int, needs: Needs, log: str) -> None:
     import logging
 
     from pypcscd import lifecycle
-    from pypcscd.configuration.config import Config, vpcd_device
+    from pypcscd.configuration.config import Config
+    from pypcscd.configuration.device_options import vpcd_device
     from pypcscd.daemon import Daemon
 
     logging.basicConfig(filename=log, filemode="w", level=logging.INFO)

@@ -302,7 +302,7 @@ def main(daemon: str) -> None:
     """Obey orders until the input ends, and answer each with a line."""
     namespace.enter()
     daemons.SOCKET.parent.mkdir()
-    modules = ["worker", "pypcscd.daemon", "pypcscd.configuration.config", "pypcscd_virtual.vpcd"]
+    modules = ["worker", "pypcscd.daemon", "pypcscd.configuration.device_options", "pypcscd_virtual.vpcd"]
     daemons.processes.set_forkserver_preload(modules)
     theatre = Theatre(daemon)
     print(json.dumps({"ready": sorted(theatre.scenarios)}), flush=True)

@@ -8,14 +8,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from pypcscd import __version__
-from pypcscd.configuration.config import (
-    DEFAULT_READER_CONF,
-    DEFAULT_SETTINGS,
-    DEFAULT_SOCKET,
-    Config,
-    add_device_options,
-    chosen_devices,
-)
+from pypcscd.configuration.config import DEFAULT_READER_CONF, DEFAULT_SETTINGS, DEFAULT_SOCKET, Config
+from pypcscd.configuration.device_options import add_device_options, chosen_devices
+from pypcscd.scard import MAX_READERNAME
 from pypcscd.server.rules import SocketConfig
 
 #: seconds, as in pcscd
@@ -28,8 +23,9 @@ _FLAGS = frozenset("afTdieCHSIhv")
 _VERSION = f"""\
 pypcscd {__version__}
 Protocol versions: 4.0 to 4.6
-Enabled features: Linux serial usb libudev systemd filter ipcdir=/run/pcscd configdir=/etc/reader.conf.d
-MAX_READERNAME: 128, PCSCLITE_MAX_READERS_CONTEXTS: 16 for clients without a list of any length
+Enabled features: Linux serial usb libudev systemd filter \
+ipcdir={DEFAULT_SOCKET.parent} configdir={DEFAULT_READER_CONF}
+MAX_READERNAME: {MAX_READERNAME}, PCSCLITE_MAX_READERS_CONTEXTS: 16 for clients without a list of any length
 """
 
 
@@ -52,7 +48,7 @@ def parse(words: Sequence[str], tools: str) -> argparse.Namespace:
 
 
 def _separated(words: Sequence[str]) -> list[str]:
-    """-xf is -x -f for pcscd, while an option with an optional argument takes what follows it."""
+    """-xf as -x -f: so pcscd has it, while ``argparse`` would take the f for the argument of -x."""
     result: list[str] = []
     for word in words:
         before, x, after = word.partition("x")
@@ -113,7 +109,7 @@ def _make_parser(tools: str) -> _Parser:
 def _add_reader_options(parser: argparse.ArgumentParser) -> None:
     readers = parser.add_argument_group(
         "readers",
-        "by default those on USB and those in /etc/reader.conf.d; --virtual and --vpcd replace them",
+        f"by default those on USB and those in {DEFAULT_READER_CONF}; --virtual and --vpcd replace them",
     )
     add_device_options(readers, "--virtual")
     readers.add_argument("--no-usb", dest="usb", action="store_false", help="leave the readers on USB alone")
@@ -182,28 +178,39 @@ def _limit(text: str) -> int:
 
 
 def make_config(options: argparse.Namespace, environment: Mapping[str, str]) -> Config:
-    """Defaults, changed by the settings file, the environment and the options. Raises SettingsError."""
-    devices = chosen_devices(options)
-    reader_conf = options.reader_conf
-    if reader_conf is None and not devices and DEFAULT_READER_CONF.is_dir():
-        # A daemon that was asked for virtual readers has those only, unless -c adds native ones.
-        reader_conf = DEFAULT_READER_CONF
-    config = Config(
-        sockets=(SocketConfig(options.socket.absolute()),),
-        devices=devices,
-        reader_conf=reader_conf,
-        usb=not devices if options.usb is None else options.usb,
-        usb_may_be_missing=options.usb is None,
-        logs_apdus=options.apdu,
-        auto_exit=options.auto_exit,
-        polkit=not options.disable_polkit,
-    )
+    """Defaults, then what the file says, then the environment, then the options. Raises SettingsError."""
+    config = _first_word(options)
     if options.settings is not None or DEFAULT_SETTINGS.exists():
         # Not needed by a daemon that has no such file.
         from pypcscd.configuration.settings_file import load
 
         config = load(options.settings or DEFAULT_SETTINGS, config)
-    usb_settings = config.usb_settings.with_environment(environment)
+    config = replace(config, usb_settings=config.usb_settings.with_environment(environment))
+    return _with_last_word(config, options)
+
+
+def _first_word(options: argparse.Namespace) -> Config:
+    """What the file cannot change, or goes on from: it adds to the own socket, and may turn polkit off."""
+    devices = chosen_devices(options)
+    reader_conf = options.reader_conf
+    if reader_conf is None and not devices and DEFAULT_READER_CONF.is_dir():
+        # A daemon that was asked for virtual readers has those only, unless -c adds native ones.
+        reader_conf = DEFAULT_READER_CONF
+    return Config(
+        sockets=(SocketConfig(options.socket.absolute()),),
+        devices=devices,
+        reader_conf=reader_conf,
+        usb=not devices if options.usb is None else options.usb,
+        usb_may_be_missing=options.usb is None,
+        polkit=not options.disable_polkit,
+        auto_exit=options.auto_exit,
+        logs_apdus=options.apdu,
+    )
+
+
+def _with_last_word(config: Config, options: argparse.Namespace) -> Config:
+    """``config``, but with what the options say against file and environment."""
+    usb_settings = config.usb_settings
     if options.reader_name_no_serial:
         usb_settings = replace(usb_settings, serial_in_names=False)
     if options.reader_name_no_interface:

@@ -11,7 +11,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pypcscd.configuration.config import Config, DaemonError, add_device_options, chosen_devices
+from pypcscd.configuration.config import Config, DaemonError
+from pypcscd.configuration.device_options import add_device_options, chosen_devices
 from pypcscd.daemon import Daemon
 from pypcscd.process import logs
 from pypcscd.server.rules import SocketConfig
