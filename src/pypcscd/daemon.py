@@ -58,8 +58,10 @@ class Daemon:
         """
         try:
             self.sockets.open(self._config)
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
             await self._add_devices()
-            await self.devices.settle(self._config.settle_bound)
+            await self.devices.settle(self._config.settle_bound, since=begun)
             await self._open_admin_socket()
             self.sockets.start()
         except BaseException:

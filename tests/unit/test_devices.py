@@ -170,11 +170,19 @@ async def test_settle_does_not_wait_for_ever(
 ) -> None:
     slot = FakeSlot()
     slot.gate = asyncio.Event()
-    driver.outcomes = [FakeDevice([slot])]
+    driver.outcomes = [FakeDevice([FakeSlot()]), FakeDevice([slot])]
+    driver.gates["other"] = gate = asyncio.Event()
+    keeper.add(DeviceConfig("fake", "Quick", "quick", origin="a test"))
+    await keeper.settle(5)
     keeper.add(CONFIG)
+    keeper.add(DeviceConfig("other", "Slow", "slow", origin="USB 1-2:1.0"))
     with caplog.at_level(logging.WARNING):
         await keeper.settle(0.01)
-    assert "to be announced later: Fake" in caplog.text
+        # of an hour nothing is left
+        await keeper.settle(3600, since=asyncio.get_running_loop().time() - 3601)
+    late = "to be announced later: Fake (a test), Slow (USB 1-2:1.0)"
+    assert messages(caplog) == [f"not ready after 0 s, {late}", f"not ready after 3600 s, {late}"]
+    gate.set()
     slot.gate.set()
     await keeper.close()
 

@@ -337,13 +337,36 @@ async def test_a_port_that_is_locked_delays_no_other(scene: Scene) -> None:
     await scene.until_wanted("5", "4")
 
 
-async def test_the_start_does_not_wait_for_ever(scene: Scene) -> None:
+async def test_the_start_does_not_wait_for_ever(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     gate = scene.ports.gates["*"] = threading.Event()
     scene.ports.plug(interface())
     await scene.watcher.start(0.01)
     assert scene.keeper.addresses == []
+    assert "to be announced later: what is plugged into some USB port; " in caplog.text
     gate.set()
     await scene.until_wanted("17")
+
+
+async def test_the_start_tells_which_port_it_waits_for(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    everything = scene.ports.gates["*"] = threading.Event()
+    scene.ports.plug(interface("1-1", address=4))
+    starting = asyncio.ensure_future(scene.watcher.start(0.5))
+    await scene.until_looked(1)
+    scene.ports.plug(interface("1-2"))
+    scene.news.tell("add", "1-2")
+    await scene.until_wanted("17")
+    # What was told during the scan is newer than what it finds, so there is one more look.
+    slow = scene.ports.gates["1-2"] = threading.Event()
+    everything.set()
+    await starting
+    assert scene.keeper.addresses == ["17", "4"]
+    assert "to be announced later: what is plugged into USB port 1-2; " in caplog.text
+    caplog.clear()
+    slow.set()
+    await scene.watcher.start(5)
+    assert caplog.text == ""
 
 
 async def test_udev_may_change_its_mind_about_a_reader(

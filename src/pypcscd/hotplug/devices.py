@@ -117,15 +117,20 @@ class DeviceKeeper:
             if wanted.task is not None and wanted.task.done():
                 self._start(wanted)
 
-    async def settle(self, bound: float) -> None:
-        """Wait until each device is announced or has failed once, ``bound`` seconds at most."""
+    async def settle(self, bound: float, since: float | None = None) -> None:
+        """Wait until each device is announced or has failed once, ``bound`` seconds at most.
+
+        ``since``: when these seconds began, by the loop's clock, if that is not now.
+        """
+        now = asyncio.get_running_loop().time()
+        left = bound if since is None else max(since + bound - now, 0.0)
         waiting = [asyncio.ensure_future(wanted.tried.wait()) for wanted in self._wanted]
         if not waiting:
             return
-        _done, late = await asyncio.wait(waiting, timeout=bound)
+        _done, late = await asyncio.wait(waiting, timeout=left)
         for wait in late:
             wait.cancel()
-        slow = [wanted.name for wanted in self._wanted if not wanted.tried.is_set()]
+        slow = [f"{wanted.name} ({wanted.origin})" for wanted in self._wanted if not wanted.tried.is_set()]
         if slow:
             log.warning("not ready after %.0f s, to be announced later: %s", bound, ", ".join(slow))
 

@@ -65,7 +65,15 @@ class UsbWatcher:
     async def start(self, bound: float) -> None:
         """Follow what changes, and want what is there; waits ``bound`` seconds at most for that."""
         self._source.start(self._note_change, self._note_missed)
-        await asyncio.wait([self._spawn(self.rescan())], timeout=bound)
+        _done, late = await asyncio.wait([self._spawn(self.rescan())], timeout=bound)
+        if late:
+            slow = [f"USB port {name}" for name, port in self._ports.items() if port.is_looking]
+            log.warning(
+                "not ready after %.0f s, to be announced later: what is plugged into %s; the system does not "
+                "say what it is, so if it stays away unplug it and plug it in again",
+                bound,
+                ", ".join(slow) or "some USB port",
+            )
 
     def close(self) -> None:
         """Follow nothing any more; the devices are left to their keeper."""
