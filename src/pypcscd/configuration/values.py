@@ -1,6 +1,7 @@
 """The values in a settings file: each function makes of one what the daemon needs, or raises ValueError.
 
-The message of the ValueError says what was found and what is expected, in the file's own notation.
+They take whatever ``tomllib`` may yield. The message of the ValueError says what was found and what is
+expected, in the file's own notation.
 """
 
 import json
@@ -16,8 +17,8 @@ from pypcscd.scard import MAX_BASE_NAME
 #: what the kernel's sun_path holds, without the final NUL
 _LONGEST_SOCKET_PATH = 107
 _LARGEST_BYTE = 0xFF
-#: the last user and group number; the one after it means "none" to the kernel
-_MOST_IDENTIFIER = 0xFFFFFFFE
+#: of users and groups; the number after it means "none" to the kernel
+_LAST_IDENTIFIER = 0xFFFFFFFE
 
 
 def shown(value: Any) -> str:
@@ -28,15 +29,27 @@ def shown(value: Any) -> str:
 
 
 def count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not _is_integer(value) or value < 1:
         raise ValueError(f"{shown(value)} is not a number from 1 on")
-    return value
+    return int(value)
+
+
+def byte(value: Any) -> int:
+    if not _is_integer(value) or not 0 <= value <= _LARGEST_BYTE:
+        raise ValueError(f"{shown(value)} is not a number from 0 to {_LARGEST_BYTE}")
+    return int(value)
+
+
+def _is_integer(value: Any) -> bool:
+    """``true`` is one to Python, but not to whoever writes it."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def delay(value: Any) -> float | None:
+    """Seconds; None: never."""
     if value == "never":
         return None
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
+    if not (_is_integer(value) or isinstance(value, float)) or not 0 <= value < float("inf"):
         raise ValueError(f'{shown(value)} is neither a number of seconds nor "never"')
     return float(value)
 
@@ -59,28 +72,10 @@ def glob(value: Any) -> str:
 
 
 def table_size(value: Any) -> int:
-    # those that pcsc-lite was ever built with: its own, and Fedora's
-    if value not in (16, 48) or isinstance(value, bool):
+    """One of those that pcsc-lite was ever built with: its own, and Fedora's."""
+    if value not in (16, 48):
         raise ValueError(f"{shown(value)} is neither 16 nor 48")
     return int(value)
-
-
-def socket_path(value: Any) -> Path:
-    path = Path(os.path.normpath(text(value)))
-    if not path.is_absolute():
-        raise ValueError(f"{shown(value)} does not begin with /")
-    if not value.isprintable():
-        raise ValueError(f"{shown(value)} has characters that cannot be seen")
-    length = len(os.fsencode(path))
-    if length > _LONGEST_SOCKET_PATH:
-        raise ValueError(f"a socket's path has {_LONGEST_SOCKET_PATH} bytes at most; this one has {length}")
-    return path
-
-
-def mode(value: Any) -> int:
-    if not isinstance(value, str) or not re.fullmatch(r"0?[0-7]{3}", value):
-        raise ValueError(f'{shown(value)} is not a file mode in quotes, like "0660"')
-    return int(value, 8)
 
 
 def directory(value: Any) -> Path:
@@ -90,20 +85,38 @@ def directory(value: Any) -> Path:
     return path
 
 
+def socket_path(value: Any) -> Path:
+    path = Path(os.path.normpath(directory(value)))
+    _check_printable(value)
+    length = len(os.fsencode(path))
+    if length > _LONGEST_SOCKET_PATH:
+        raise ValueError(f"a socket's path has {_LONGEST_SOCKET_PATH} bytes at most; this one has {length}")
+    return path
+
+
+def mode(value: Any) -> int:
+    """Not a TOML number: 660 without quotes would be decimal, which nobody means."""
+    if not isinstance(value, str) or not re.fullmatch(r"0?[0-7]{3}", value):
+        raise ValueError(f'{shown(value)} is not a file mode in quotes, like "0660"')
+    return int(value, 8)
+
+
 def usb_identifier(value: Any) -> int:
-    """idVendor or idProduct. Not a TOML number: 1050 without quotes would be decimal, which nobody means."""
+    """idVendor or idProduct; in quotes for the same reason as a mode."""
     if not isinstance(value, str) or not re.fullmatch(r"(?:0[xX])?[0-9A-Fa-f]{1,4}", value):
         raise ValueError(f'{shown(value)} is not a number as lsusb shows it, in quotes, like "076B"')
     return int(value, 16)
 
 
 def usb_port(value: Any) -> str:
+    """Bus and the ports on the way from it, as in the names below /sys/bus/usb/devices."""
     if not isinstance(value, str) or not re.fullmatch(r"[0-9]+-[0-9]+(?:\.[0-9]+)*", value):
         raise ValueError(f'{shown(value)} is not a port as the kernel names it, in quotes, like "1-2.3"')
     return value
 
 
 def usb_driver(value: Any) -> str:
+    """A word of ``UsbRule.driver``, or the path of a native driver."""
     if value not in (CCID, LIBCCID, IGNORE) and not (isinstance(value, str) and value.startswith("/")):
         raise ValueError(
             f'{shown(value)} is neither "{CCID}", "{LIBCCID}" or "{IGNORE}" nor the path of a native driver'
@@ -111,48 +124,50 @@ def usb_driver(value: Any) -> str:
     return str(value)
 
 
-def byte(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST_BYTE:
-        raise ValueError(f"{shown(value)} is not a number from 0 to {_LARGEST_BYTE}")
-    return value
-
-
 def reader_base(value: Any) -> str:
     """A reader's name without its two numbers."""
-    return _printable(value, MAX_BASE_NAME)
+    return _name(value, MAX_BASE_NAME)
 
 
 def reader_extension(value: Any) -> str:
     """What is added to all names; half of the room, so that the names can still be told apart."""
-    return _printable(value, MAX_BASE_NAME // 2)
+    return _name(value, MAX_BASE_NAME // 2)
 
 
-def _printable(value: Any, longest: int) -> str:
-    if not text(value).isprintable():
-        raise ValueError(f"{shown(value)} has characters that cannot be seen")
-    length = len(value.encode())
-    if length > longest:
-        raise ValueError(f"there is room for {longest} bytes; this has {length}")
-    return str(value)
+def _name(value: Any, room: int) -> str:
+    """``room`` is in bytes."""
+    name = text(value)
+    _check_printable(name)
+    length = len(name.encode())
+    if length > room:
+        raise ValueError(f"there is room for {room} bytes; this has {length}")
+    return name
+
+
+def _check_printable(name: str) -> None:
+    if not name.isprintable():
+        raise ValueError(f"{shown(name)} has characters that cannot be seen")
 
 
 def user(value: Any) -> int:
+    """The number of a user who is named, or numbered."""
     import pwd
 
     return _identifier(value, "user", lambda name: pwd.getpwnam(name).pw_uid)
 
 
 def group(value: Any) -> int:
+    """As for ``user``."""
     import grp
 
     return _identifier(value, "group", lambda name: grp.getgrnam(name).gr_gid)
 
 
 def _identifier(value: Any, kind: str, look_up: Callable[[str], int]) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        if not 0 <= value <= _MOST_IDENTIFIER:
+    if _is_integer(value):
+        if not 0 <= value <= _LAST_IDENTIFIER:
             raise ValueError(f"{value} is not the number of a {kind}")
-        return value
+        return int(value)
     if not isinstance(value, str) or not value:
         raise ValueError(f"{shown(value)} is neither the name nor the number of a {kind}")
     try:
