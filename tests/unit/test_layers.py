@@ -120,7 +120,7 @@ def test_the_sources_are_found() -> None:
     assert {"pypcscd.scard", "pypcscd.manager.manager", "pypcscd.protocol", "pypcscd.daemon"} <= set(OURS)
     assert "pypcscd_ifdhandler.driver" in DRIVERS
     assert "pypcscd.manager.manager" in IMPORTS["pypcscd.daemon"]
-    assert "pypcscd.configuration.values" in IMPORTS["pypcscd.configuration.settings_file"]
+    assert "pypcscd.configuration.tables" in IMPORTS["pypcscd.configuration.settings_file"]
 
 
 def test_every_floor_is_inhabited() -> None:
@@ -241,7 +241,9 @@ print(json.dumps([*sys.modules]))
 """
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     loaded = set(json.loads(done.stdout))
-    readers = {f"pypcscd.configuration.{name}" for name in ("settings_file", "values", "toml_lines")}
+    readers = {
+        f"pypcscd.configuration.{name}" for name in ("settings_file", "tables", "values", "toml_lines")
+    }
     assert readers <= set(OURS)
     assert loaded & {"tomllib", *readers} == set()
 

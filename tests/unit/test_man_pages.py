@@ -4,13 +4,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from pypcscd import cli
-from pypcscd.configuration import settings_file
+from pypcscd.configuration import tables
 
 PAGES = Path(__file__).parents[2] / "docs/man"
 DAEMON = PAGES / "pypcscd.8"
@@ -52,25 +52,24 @@ def test_the_tools_are_those_of_the_program() -> None:
     assert entries(section(DAEMON, "TOOLS")) == list(cli._TOOLS)
 
 
-def known_settings() -> set[str]:
-    """The keys of all tables that convert values."""
-    tables = [
-        value
-        for name, value in vars(settings_file).items()
-        if not name.startswith("__")
-        and isinstance(value, Mapping)
-        and value
-        and all(callable(converter) for converter in value.values())
-    ]
-    assert len(tables) >= 5
-    return {key for table in tables for key in table}
+def known_settings(known: Mapping[str, tables.Converter], name: str = "") -> Iterator[tuple[str, set[str]]]:
+    """Each table as it is headed, [power] or [[reader]], with its keys."""
+    for key, convert in known.items():
+        inner = f"{name}.{key}" if name else key
+        match convert:
+            case tables.ListOf(convert=tables.TableOf() as table):
+                yield f"[[{inner}]]", set(table.known)
+                yield from known_settings(table.known, inner)
+            case tables.TableOf() as table if not name:
+                yield f"[{inner}]", set(table.known)
+                yield from known_settings(table.known, inner)
 
 
 def test_the_settings_are_those_of_the_program() -> None:
-    text = section(SETTINGS, "DESCRIPTION")
-    tables = {name.partition(".")[0] for name in re.findall(r"^\.SS \[+([\w.]+)\]+$", text, re.MULTILINE)}
-    assert tables == set(settings_file._TABLES)
-    assert set(entries(text)) == known_settings()
+    _, *parts = section(SETTINGS, "DESCRIPTION").split("\n.SS ")
+    documented = {part.partition("\n")[0]: set(entries(part)) for part in parts}
+    assert documented == dict(known_settings(tables.FILE))
+    assert {"[limits]", "[[socket]]", "[[usb.reader]]"} <= documented.keys()
 
 
 @pytest.mark.parametrize("page", [DAEMON, SETTINGS], ids=lambda page: page.name)

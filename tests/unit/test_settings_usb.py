@@ -115,7 +115,7 @@ def test_the_environment_wins_over_the_file(path: Path) -> None:
         ('[usb]\nname_extension = "\\u0007"\n', 2, 'name_extension: "\\u0007" has characters that cannot'),
         (f"[usb]\nname_extension = '{'x' * 61}'\n", 2, "name_extension: there is room for 60 bytes"),
         ("[usb.reader]\nindex = 1\n", 1, "reader: write [[usb.reader]], with two brackets"),
-        ("[usb]\nreader = [\n1]\n", 3, "reader: write [[usb.reader]], with two brackets"),
+        ("[usb]\nreader = [\n1]\n", 3, "reader: write [[usb.reader]] and its settings below"),
         (
             "\n[[usb.reader]]\nserial = '1'\n",
             2,
