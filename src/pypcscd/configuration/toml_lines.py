@@ -28,6 +28,8 @@ def find_lines(text: str) -> dict[Place, int]:
 
 
 class _Scanner:
+    """Goes through the text once. It looks for no mistakes, because ``tomllib`` has found none."""
+
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
@@ -59,6 +61,7 @@ class _Scanner:
                 self._counts[table] = self._counts.get(table, 0) + 1
             self._lines.setdefault(table, line)
             if table in self._counts:
+                # what follows is in the last of them
                 table = (*table, self._counts[table] - 1)
                 self._lines.setdefault(table, line)
         self._at += 2 if is_array else 1
@@ -101,17 +104,16 @@ class _Scanner:
 
     def _items(self, end: str) -> Iterator[int]:
         """Stops at each item of a list or an inline table, which is to be read by the caller."""
+        self._at += 1  # the bracket
+        self._skip(_BLANK)
         number = 0
-        while True:
-            self._at += 1  # the bracket, or the comma
-            self._skip(_BLANK)
-            if self._text.startswith(end, self._at):
-                break
+        while not self._text.startswith(end, self._at):
             yield number
             number += 1
             self._skip(_BLANK)
-            if self._text.startswith(end, self._at):
-                break
+            if self._text.startswith(",", self._at):
+                self._at += 1
+                self._skip(_BLANK)
         self._at += 1
 
     def _skip(self, pattern: re.Pattern[str]) -> str:
