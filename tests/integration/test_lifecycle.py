@@ -1,6 +1,7 @@
 """How a daemon starts beside what it finds, and what it leaves."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -27,6 +28,9 @@ from harness import (
     wait_for,
 )
 from wire import WireClient
+
+from pypcscd.scard import PcscError
+from pypcscd.tools.client import Client
 
 
 def pid_file(daemon: Daemon) -> Path:
@@ -340,6 +344,45 @@ def test_apdus_are_logged_at_every_level(start_daemon: Callable[..., Daemon]) ->
     daemon.wait_for_line("APDU: 00 20 00 01 04 ** ** ** **\n")
     assert "31 32 33" not in daemon.log
     assert "serving on" not in daemon.log
+
+
+#: a card that answers nothing, and names another number each time
+FAILING = """
+from pypcscd.driver import DriverError, Reason
+from pypcscd_virtual.card import Card as Base
+
+class Card(Base):
+    count = 0
+
+    def transmit(self, apdu):
+        Card.count += 1
+        raise DriverError(Reason.COMMUNICATION, f"frame {Card.count} has {Card.count:02X}")
+"""
+
+
+def test_a_card_that_always_fails_does_not_fill_the_log(short_dir: Path) -> None:
+    (short_dir / "failing.py").write_text(FAILING)
+    path, log = short_dir / "pcscd.comm", short_dir / "log"
+    command = ["sh", "-c", f'cd {short_dir}; exec "$0" "$@"', PYPCSCD, "-f", "--socket", path]
+    with Background([*command, "--virtual", "failing:Card"], log, client_env(None)) as daemon:
+        daemon.wait_for_line("serving on")
+        began = time.monotonic()
+        for _ in range(3):
+            # each time another client
+            client = Client(path)
+            with client.card("Virtual Card 00 00") as (card, protocol):
+                for _ in range(500):
+                    with pytest.raises(PcscError):
+                        client.transmit(card, protocol, bytes(5))
+            client.close()
+        took = time.monotonic() - began
+        lines = re.findall("SCardTransmit by client .* failed", daemon.log)
+        # five in each ten seconds, and how many they were
+        assert 5 <= len(lines) <= 6 * (took // 10 + 2)
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.wait(15) == 0
+    said = [int(number.replace(",", "")) for number in re.findall(r"said ([\d,]+) times more", daemon.log)]
+    assert sum(said) + daemon.log.count("SCardTransmit by client") - len(said) == 1500
 
 
 def test_who_does_not_want_to_read_on_ends_nothing(short_dir: Path) -> None:

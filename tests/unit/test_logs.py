@@ -148,3 +148,18 @@ def test_in_the_background_it_goes_to_the_journal(
 @pytest.mark.parametrize(("level", "priority"), [(10, 7), (20, 6), (30, 4), (40, 3), (50, 2), (45, 3)])
 def test_priorities(level: int, priority: int) -> None:
     assert syslog_priority(level) == priority
+
+
+@pytest.mark.parametrize(("level", "count"), [(logging.DEBUG, 100), (logging.INFO, 5)])
+def test_whoever_debugs_gets_every_repeated_line(level: int, count: int) -> None:
+    stream = io.StringIO()
+    logs.configure(level, stream=stream)
+    for _ in range(100):
+        log.warning("%s: it failed again", "A 00 00")
+    for _ in range(100):
+        logging.getLogger("pypcscd.apdu").info("APDU: 00")
+    assert stream.getvalue().count("it failed again") == count
+    assert stream.getvalue().count("APDU: 00") == 100
+    for handler in logging.getLogger().handlers:
+        handler.close()
+    assert ("(said 95 times more" in stream.getvalue()) is (count == 5)
