@@ -12,7 +12,6 @@ from pypcscd_ccid.commands import Commands
 from pypcscd_ccid.descriptor import DescriptorError, Endpoint, Interface
 from pypcscd_ccid.libusb import Kind, Status
 from pypcscd_ccid.messages import Command
-from pypcscd_ccid.pending import Counters
 from pypcscd_ccid.quirks import Quirk
 from pypcscd_ccid.reader import ReaderFacts
 from pypcscd_ccid.slot import CcidSlot
@@ -81,11 +80,6 @@ class CcidDevice(Device):
     @property
     def slots(self) -> Sequence[CcidSlot]:
         return self._slots
-
-    @property
-    def counters(self) -> Counters:
-        """What went wrong on the interface."""
-        return self._commands.counters
 
     async def close(self) -> None:
         self._is_closed = True

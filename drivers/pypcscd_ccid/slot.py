@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from time import monotonic
 
 from pypcscd import atr as atrs
@@ -76,6 +76,10 @@ class CcidSlot(Slot):
         self._longest = self.max_data
         if facts.descriptor.max_message == LYING_MAX_MESSAGE:
             self._longest = messages.MAX_DATA
+
+    def counters(self) -> dict[str, int]:
+        """Those of the interface, which all slots share."""
+        return asdict(self._commands.counters)
 
     # --- the way of an APDU -------------------------------------------------------------------
 

@@ -224,6 +224,13 @@ class Slot(abc.ABC):
             self.presence = presence
             self.presence_changed(presence)
 
+    def counters(self) -> Mapping[str, int]:
+        """What went wrong since the device was opened, by the driver's own words, for ``pypcscd status``.
+
+        Of all slots together, where it cannot be told of which one it was.
+        """
+        return {}
+
     @abc.abstractmethod
     async def power_on(self) -> bytes:
         """Power the card up and return its ATR (2 to 33 bytes)."""

@@ -97,7 +97,14 @@ async def test_what_an_earlier_user_left_is_dropped(bench: Bench) -> None:
     stale = bytes.fromhex("80 02000000 00 07 00 00 00 9000")
     bench.reader.reply(stale, stale)
     device = await bench.open()
-    assert device.counters.dropped == 2
+    assert device.slots[0].counters() == {
+        "dropped": 2,
+        "broken": 0,
+        "timeouts": 0,
+        "aborts": 0,
+        "busy": 0,
+        "transfer_failures": 0,
+    }
 
 
 async def test_a_reader_that_is_deaf_at_first_is_asked_again(
@@ -106,7 +113,7 @@ async def test_a_reader_that_is_deaf_at_first_is_asked_again(
     monkeypatch.setattr(devices, "_FIRST_TIMEOUT", 0.01)
     bench.reader.faults.append(lambda message: [])
     device = await bench.open()
-    assert device.counters.timeouts == 1
+    assert device.slots[0].counters()["timeouts"] == 1
     assert [message[0] for message in bench.reader.received] == [STATUS, ABORT, STATUS, STATUS]
 
 

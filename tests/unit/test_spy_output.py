@@ -1,17 +1,21 @@
 """Streams, packets and texts of the spy and of status."""
 
+import asyncio
 import io
 import json
 import struct
 from typing import Any
 
 import pytest
+from fakes import FakeSlot
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pypcscd.control import stream
-from pypcscd.control.status import atr_phrase
+from pypcscd.control.sessions import Numbers
+from pypcscd.control.status import StatusReport, atr_phrase
 from pypcscd.control.stream import Closed, Data, Lost, Opened, Record, StreamError
+from pypcscd.manager.manager import Manager
 from pypcscd.scard import ReaderStatus
 from pypcscd.tools.spy import names
 from pypcscd.tools.spy.model import Call, Connection, Form, Note, Parameter
@@ -239,6 +243,7 @@ def reader(**changes: Any) -> dict[str, Any]:
     known: dict[str, Any] = {
         "name": "Reader 00 00",
         "driver": "virtual",
+        "counters": {},
         "state": ["ABSENT"],
         "card": False,
         "powered": False,
@@ -257,6 +262,28 @@ def status(*readers: dict[str, Any]) -> list[str]:
     daemon = {"version": "1", "pid": 2, "uptime": 3.0}
     report = {"daemon": daemon, "sockets": [], "readers": readers, "clients": [], "helpers": []}
     return list(lines(report))
+
+
+def test_nothing_is_said_where_nothing_went_wrong() -> None:
+    without = reader()
+    del without["counters"]
+    assert (
+        status(reader())[3:5] == status(without)[3:5] == ["  Reader 00 00  (driver virtual)", "    no card"]
+    )
+    assert not any("wrong" in line for line in status(reader()))
+
+
+async def test_what_went_wrong_in_a_reader() -> None:
+    class Counting(FakeSlot):
+        def counters(self) -> dict[str, int]:
+            return {"timeouts": 3, "aborts": 0}
+
+    manager = Manager()
+    await manager.add_readers("Fake", 0, [Counting(), FakeSlot()])
+    # it reads /proc
+    report = await asyncio.to_thread(StatusReport(manager, [], Numbers()).make, [], {})
+    await manager.close()
+    assert [reader["counters"] for reader in report["readers"]] == [{"timeouts": 3}, {}]
 
 
 def test_an_empty_status() -> None:
@@ -281,6 +308,10 @@ def test_an_empty_status() -> None:
             "card, powered, in use with T=1; ATR 3B 80 (T=0)",
         ),
         ({"users": 2}, "shared, 2 connections, free to take"),
+        (
+            {"counters": {"timeouts": 3, "transfer_failures": 1, "\x1b": 2}},
+            "went wrong since it was opened: timeouts 3, transfer failures 1, ? 2",
+        ),
         (
             {"holder": {"client": None, "pid": None, "executable": None, "seconds": 1}},
             "held by a client that is going away for 1.00 s",

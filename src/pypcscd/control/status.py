@@ -55,6 +55,7 @@ class StatusReport:
         return {
             "name": _text(reader.name),
             "driver": driver_name(reader.slot),
+            "counters": {_text(name): count for name, count in reader.slot.counters().items() if count},
             "state": [flag.name for flag in ReaderState if flag in reader.state],
             "card": reader.has_card,
             "powered": reader.is_powered,

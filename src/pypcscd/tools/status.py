@@ -107,6 +107,10 @@ def _reader(reader: Mapping[str, Any]) -> Iterator[str]:
         yield f"    shared, {_count(reader['users'], 'connection')}, free to take"
     for place, waiter in enumerate(reader["waiting"], 1):
         yield f"    waiting ({place}): {_who(waiter)} for {duration(waiter['seconds'])}"
+    # a daemon that has not been restarted since an update may not know them
+    if counters := reader.get("counters"):
+        trouble = ", ".join(f"{_safe(name).replace('_', ' ')} {count}" for name, count in counters.items())
+        yield f"    went wrong since it was opened: {trouble}"
 
 
 def _card(reader: Mapping[str, Any]) -> str:
