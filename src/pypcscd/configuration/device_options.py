@@ -2,21 +2,19 @@
 
 from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 from pypcscd.driver import DeviceConfig
+
+if TYPE_CHECKING:
+    # what parsers and groups of options have in common
+    from argparse import _ActionsContainer
 
 #: where emulators look for vpcd
 _DEFAULT_VPCD_PORT = 35963
 
 
-class TakesOptions(Protocol):
-    """A parser, or a group of its options: ``argparse`` has no public name for what they have in common."""
-
-    def add_argument(self, *names: str, **settings: Any) -> Any: ...
-
-
-def add_device_options(parser: TakesOptions, card_option: str) -> None:
+def add_device_options(parser: "_ActionsContainer", card_option: str) -> None:
     """``card_option`` is the one that adds a virtual reader: "--virtual", "--card"."""
     parser.add_argument(
         card_option,
