@@ -1,15 +1,12 @@
 """Watching sessions costs nothing while nobody watches, and shows whole messages when somebody does."""
 
 import asyncio
-import gc
 import struct
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pypcscd.control.sessions import Numbers
 from pypcscd.control.stream import Closed, Data, Opened, Record
 from pypcscd.control.taps import Taps, Watch
 from pypcscd.manager.manager import Manager
@@ -50,16 +47,14 @@ class Listener:
         self.sessions: set[Session] = set()
 
     def connect(self) -> Session:
-        session = Session(self.door, len(self.sessions) + 1, self.sessions.discard)
+        session = Session(self.door, self.sessions.discard)
         self.sessions.add(session)
         session.connection_made(Link())
         return session
 
 
 def send(session: Session, data: bytes) -> None:
-    buffer = session.get_buffer(-1)
-    buffer[: len(data)] = data
-    session.buffer_updated(len(data))
+    session.data_received(data)
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +70,7 @@ def listener() -> Listener:
 
 @pytest.fixture
 def taps(listener: Listener) -> Taps:
-    return Taps((listener,), Numbers())
+    return Taps((listener,))
 
 
 @pytest.fixture
@@ -189,7 +184,7 @@ async def test_requests_are_counted(listener: Listener, taps: Taps) -> None:
     taps.remove(Watch(lambda record: None))
     quiet = Listener()
     session = quiet.connect()
-    counting = Taps((quiet,), Numbers())
+    counting = Taps((quiet,))
     counts = counting.count()
     for _ in range(5):
         send(session, ESTABLISH)
@@ -216,12 +211,8 @@ async def test_one_that_is_joined_in_the_middle_of_a_request(
 
 
 async def test_numbers_stay(listener: Listener) -> None:
-    numbers = Numbers()
     first, second = listener.connect(), listener.connect()
-    assert (numbers.of(first), numbers.of(second), numbers.of(first)) == (1, 2, 1)
     listener.sessions.discard(first)
-    gone = weakref.ref(first)
-    del first
-    gc.collect()
-    assert gone() is None, "a number keeps nobody alive"
-    assert (numbers.of(second), numbers.of(listener.connect())) == (2, 3)
+    third = listener.connect()
+    assert [session.client.number for session in (first, second, third)] == [1, 2, 3]
+    assert third.peer.number == 3, "the log names a client as status and spy do"

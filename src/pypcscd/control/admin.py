@@ -15,7 +15,7 @@ from pypcscd import __version__
 from pypcscd.control import stream
 from pypcscd.control.access import describe_peer, is_admin
 from pypcscd.control.changes import ChangeWatch
-from pypcscd.control.sessions import ListenerLike, Numbers
+from pypcscd.control.sessions import ListenerLike
 from pypcscd.control.status import StatusReport, measure
 from pypcscd.control.taps import Taps, Watch
 from pypcscd.manager.manager import Manager
@@ -50,9 +50,8 @@ class AdminSocket:
         self.path = path
         self._inherited = inherited
         self.manager = manager
-        numbers = Numbers()
-        self.taps = Taps(listeners, numbers)
-        self.report = StatusReport(manager, listeners, numbers)
+        self.taps = Taps(listeners)
+        self.report = StatusReport(manager, listeners)
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
 

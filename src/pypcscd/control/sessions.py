@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
 from pypcscd.manager.handles import Client
 from pypcscd.protocol.connection import ServerConnection
@@ -13,7 +12,6 @@ from pypcscd.protocol.observer import Tap
 class PeerLike(Protocol):
     """Who is at the other end."""
 
-    number: int
     pid: int
     uid: int
 
@@ -61,18 +59,3 @@ class ListenerLike(Protocol):
 
     @property
     def sessions(self) -> Iterable[SessionLike]: ...
-
-
-class Numbers:
-    """Numbers for sessions, the same for as long as one lives, whichever socket it came by."""
-
-    def __init__(self) -> None:
-        self._numbers: WeakKeyDictionary[SessionLike, int] = WeakKeyDictionary()
-        self._last = 0
-
-    def of(self, session: SessionLike) -> int:
-        number = self._numbers.get(session)
-        if number is None:
-            self._last += 1
-            number = self._numbers[session] = self._last
-        return number

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pypcscd import __version__, atr
-from pypcscd.control.sessions import ListenerLike, Numbers, SessionLike
+from pypcscd.control.sessions import ListenerLike, SessionLike
 from pypcscd.driver import Slot
 from pypcscd.manager.handles import Client
 from pypcscd.manager.manager import Manager
@@ -21,12 +21,11 @@ _HELPER = "pypcscd_ifdhandler.helper"
 
 
 class StatusReport:
-    """Makes the object; ``numbers`` gives clients the numbers that the spy stream has, too."""
+    """Makes the object; its numbers of clients are those of the log and of the spy stream."""
 
-    def __init__(self, manager: Manager, listeners: Sequence[ListenerLike], numbers: Numbers) -> None:
+    def __init__(self, manager: Manager, listeners: Sequence[ListenerLike]) -> None:
         self._manager = manager
         self._listeners = listeners
-        self._numbers = numbers
         self._started = time.monotonic()
 
     def make(self, sessions: Sequence[SessionLike], rates: Rates) -> dict[str, Any]:
@@ -76,7 +75,7 @@ class StatusReport:
         known: dict[str, Any] = {"client": None, "pid": None, "executable": None}
         if session is not None:
             known = {
-                "client": self._numbers.of(session),
+                "client": session.client.number,
                 "pid": session.peer.pid,
                 "executable": _text(session.peer.executable()),
             }
@@ -86,7 +85,7 @@ class StatusReport:
         client, peer = session.client, session.peer
         path = next((one.door.config.path for one in self._listeners if session in one.sessions), "")
         return {
-            "client": self._numbers.of(session),
+            "client": session.client.number,
             "pid": peer.pid,
             "uid": peer.uid,
             "executable": _text(peer.executable()),

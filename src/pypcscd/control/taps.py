@@ -7,7 +7,7 @@ watcher asked for the secrets too.
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from pypcscd.control.sessions import ListenerLike, Numbers, SessionLike
+from pypcscd.control.sessions import ListenerLike, SessionLike
 from pypcscd.control.stream import Closed, Data, Opened, Record
 from pypcscd.protocol.observer import NotUnderstood, Observer, Seen, SeenRequest
 from pypcscd.redact import MessageSecrets
@@ -57,12 +57,12 @@ class _Tap:
     def replace(self, watches: list[Watch]) -> None:
         self._watches = watches
 
-    def received(self, data: memoryview) -> None:
+    def received(self, data: bytes) -> None:
         if not self._is_in_step:
             if self._session.connection.buffered:
                 return  # the rest of what was not seen from its beginning
             self._is_in_step = True
-        self._pass_on(bytes(data), from_client=True)
+        self._pass_on(data, from_client=True)
 
     def sent(self, data: bytes) -> None:
         if self._is_in_step:
@@ -107,7 +107,7 @@ class _CountingTap:
     def __init__(self) -> None:
         self.requests = 0
 
-    def received(self, data: memoryview) -> None:
+    def received(self, data: bytes) -> None:
         self.requests += 1
 
     def sent(self, data: bytes) -> None:
@@ -120,15 +120,14 @@ class _CountingTap:
 class Taps:
     """All watchers, and the taps that they need."""
 
-    def __init__(self, listeners: Sequence[ListenerLike], numbers: Numbers) -> None:
+    def __init__(self, listeners: Sequence[ListenerLike]) -> None:
         self._listeners = listeners
-        self._numbers = numbers
         self._watches: list[Watch] = []
 
     def sessions(self) -> list[SessionLike]:
         """All open connections, the oldest first."""
         found = [session for listener in self._listeners for session in listener.sessions]
-        return sorted(found, key=self._numbers.of)
+        return sorted(found, key=lambda session: session.client.number)
 
     def add(self, watch: Watch) -> None:
         self._watches.append(watch)
@@ -178,7 +177,7 @@ class Taps:
         if isinstance(session.tap, _Tap):
             session.tap.replace(wanted)
         else:
-            session.tap = _Tap(self._numbers.of(session), session, wanted, is_joined=is_joined)
+            session.tap = _Tap(session.client.number, session, wanted, is_joined=is_joined)
 
     def _retap(self, session: SessionLike) -> None:
         wanted = [watch for watch in self._watches if watch.wants(session)]
@@ -192,7 +191,7 @@ class Taps:
     def _introduce(self, session: SessionLike, *, is_joined: bool) -> Opened:
         peer, client = session.peer, session.client
         return Opened(
-            self._numbers.of(session),
+            session.client.number,
             time.time(),
             peer.pid,
             peer.uid,

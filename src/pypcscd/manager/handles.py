@@ -11,9 +11,11 @@ from pypcscd.scard import PcscError, ReturnCode
 class Client:
     """One connection to the daemon, which has at most one context at a time."""
 
-    __slots__ = ("context", "handles", "label", "notify", "view")
+    __slots__ = ("context", "handles", "label", "notify", "number", "view")
 
-    def __init__(self, label: object, notify: Callable[[ReturnCode], None], view: View) -> None:
+    def __init__(self, number: int, label: object, notify: Callable[[ReturnCode], None], view: View) -> None:
+        #: the how many-th it is since the daemon began, whichever socket it came by
+        self.number = number
         #: who this is in log lines; made into text only when one is written
         self.label = label
         #: called once per wait: SUCCESS when something changed, E_CANCELLED when the wait was cancelled

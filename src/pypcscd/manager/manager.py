@@ -49,6 +49,8 @@ class Manager:
         self.settings = settings or Settings()
         self.roster = Roster()
         self._background = Background(log)
+        #: how many there have been
+        self._clients = 0
         self._contexts: dict[int, Client] = {}
         self._handles: dict[int, Handle] = {}
         #: clients that wait for a change, in the order in which they came
@@ -93,7 +95,8 @@ class Manager:
         self, label: object, notify: Callable[[ReturnCode], None], view: View | None = None
     ) -> Client:
         """A new connection. ``view``: what it sees of the readers, mostly everything."""
-        return Client(label, notify, view or self.roster.everything)
+        self._clients += 1
+        return Client(self._clients, label, notify, view or self.roster.everything)
 
     def remove_client(self, client: Client) -> None:
         """The connection is gone: its wait, its context, its locks and its handles go at once.

@@ -82,8 +82,8 @@ Seen = SeenRequest | SeenReply | SeenEvent | NotUnderstood
 class Tap(Protocol):
     """Somebody who is handed the bytes of one connection, as they come and go."""
 
-    def received(self, data: memoryview) -> None:
-        """The client sent this; it is valid during the call only."""
+    def received(self, data: bytes) -> None:
+        """The client sent this."""
 
     def sent(self, data: bytes) -> None:
         """The daemon sent this."""

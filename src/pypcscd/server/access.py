@@ -19,8 +19,8 @@ class Peer:
 
     __slots__ = ("_name", "groups", "number", "pid", "uid")
 
-    def __init__(self, number: int) -> None:
-        #: the how many-th connection this is, to tell those of one process apart
+    def __init__(self, number: int = 0) -> None:
+        #: of the client, to tell those of one process apart
         self.number = number
         #: 0 if it lives in a PID namespace that we do not see
         self.pid = 0

@@ -10,8 +10,6 @@ from pypcscd.server.access import Peer
 from pypcscd.server.calls import TableCache
 from pypcscd.server.rules import ClientRule, SocketConfig
 
-_RECEIVE_BUFFER_SIZE = 128 * 1024
-
 
 class Authority(Protocol):
     """Somebody who is asked about clients that no rule has decided on."""
@@ -36,8 +34,6 @@ class Door:
         self.config = config
         self.view = self._choose_view(config)
         self.tables = TableCache()
-        #: shared by the sessions, because each empties it before anybody else's turn
-        self.receive_buffer = memoryview(bytearray(_RECEIVE_BUFFER_SIZE))
         #: called with each new session, while somebody watches
         self.opened: Callable[[Any], None] | None = None
         #: asked about clients, where the socket has no rule of its own

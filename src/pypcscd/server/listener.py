@@ -7,6 +7,7 @@ import select
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from pypcscd.server.door import Door
 from pypcscd.server.rules import SocketConfig
@@ -61,7 +62,6 @@ class Listener:
         self.max_clients = max_clients
         #: called whenever a connection has come or gone
         self.changed: Callable[[], None] | None = None
-        self._connections = 0
         #: those that are accepted but have no session yet
         self._arriving: set[asyncio.Task[None]] = set()
         self._sessions: set[Session] = set()
@@ -141,18 +141,17 @@ class Listener:
             connection.close()
             raise
 
-    def _make_session(self) -> Session:
-        self._connections += 1
-        session = Session(self._door, self._connections, self._forget)
+    def _make_session(self) -> asyncio.Protocol:
+        session = Session(self._door, self._forget)
         if len(self._sessions) >= self.max_clients:
             log.warning(
                 "connection %d is one too many: %d clients are connected; the limit is [limits] clients",
-                self._connections,
+                session.client.number,
                 self.max_clients,
             )
             session.refuse()
         self._sessions.add(session)
-        return session
+        return cast(asyncio.Protocol, session)
 
     def _note_arrival(self, task: asyncio.Task[None]) -> None:
         self._arriving.discard(task)

@@ -20,21 +20,23 @@ log = logging.getLogger("pypcscd.session")
 _READ_AHEAD = 256 * 1024
 
 
-class Session(asyncio.BufferedProtocol):
-    """A client's connection.
+class Session:
+    """A client's connection: what the event loop takes for an ``asyncio.Protocol``.
 
-    A request that needs no waiting is answered within ``buffer_updated``; while one must wait, the
+    It is not derived from that, because a compiled class is quick only without interpreted ancestors.
+    A request that needs no waiting is answered within ``data_received``; while one must wait, the
     client's further requests wait for it. A client that goes away, at any byte, is
     forgotten at once, whatever it was doing.
     """
 
-    def __init__(self, door: Door, number: int, ended: Callable[["Session"], None]) -> None:
-        """``number``: the how many-th connection this is. ``ended`` is called once, with this session."""
+    def __init__(self, door: Door, ended: Callable[["Session"], None]) -> None:
+        """``ended`` is called once, with this session."""
         self._door = door
         self._ended = ended
-        self._peer = Peer(number)
+        self._peer = Peer()
         self._connection = ServerConnection()
         self._client = door.manager.add_client(self._peer, self._notify, door.view)
+        self._peer.number = self._client.number
         self._calls = Calls(door.manager, self._client, self._connection, door.tables)
         self._transport: asyncio.Transport | None = None
         #: set while somebody watches this connection
@@ -107,11 +109,7 @@ class Session(asyncio.BufferedProtocol):
             self._calls.admit()
         self._go_on()
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._door.receive_buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        data = self._door.receive_buffer[:nbytes]
+    def data_received(self, data: bytes) -> None:
         if self.tap is not None:
             self.tap.received(data)
         self._connection.receive_data(data)
@@ -127,6 +125,9 @@ class Session(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._is_congested = False
         self._go_on()
+
+    def eof_received(self) -> None:
+        """Whoever ends one direction has ended both."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end()
