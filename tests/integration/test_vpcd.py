@@ -18,8 +18,9 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from pypcscd import eager
 from pypcscd.driver import DeviceConfig, DeviceOpenError, DriverError, Presence, Reason
 from pypcscd.scard import Attribute, Protocol
-from pypcscd_virtual import vpcd
-from pypcscd_virtual.vpcd import VpcdDevice, VpcdDriver, VpcdSlot
+from pypcscd_virtual import vpcd_slot
+from pypcscd_virtual.vpcd import VpcdDevice, VpcdDriver
+from pypcscd_virtual.vpcd_slot import VpcdSlot
 
 Card = Callable[[bytes], bytes | Awaitable[bytes | None] | None]
 ATR = bytes.fromhex("3B 80 01 81")
@@ -177,7 +178,7 @@ async def test_an_exchange_ends_in_time_and_its_late_answer_is_not_taken_for_the
     card = Slow()
     async with inserted(card) as (slot, _, _):
         with monkeypatch.context() as impatient:
-            impatient.setattr(vpcd, "EXCHANGE_TIMEOUT", 0.05)
+            impatient.setattr(vpcd_slot, "EXCHANGE_TIMEOUT", 0.05)
             with pytest.raises(DriverError, match=r"did not answer within 0\.05 seconds") as caught:
                 await asyncio.wait_for(slot.transmit(Protocol.T1, GREET), 10)
         assert caught.value.reason is Reason.TIMEOUT
@@ -402,7 +403,7 @@ async def test_answer_in_the_very_moment_of_giving_up() -> None:
 
 
 async def test_a_busy_emulator_may_take_longer_for_its_atr(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vpcd, "ATR_TIMEOUT", 0.02)
+    monkeypatch.setattr(vpcd_slot, "ATR_TIMEOUT", 0.02)
     card = Slow()
     async with inserted(card) as (slot, emulator, _):
         given_up = asyncio.create_task(slot.transmit(Protocol.T0, GREET))
@@ -415,7 +416,7 @@ async def test_a_busy_emulator_may_take_longer_for_its_atr(monkeypatch: pytest.M
 async def test_a_silent_emulator_is_a_mute_card(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(vpcd, "ATR_TIMEOUT", 0.05)
+    monkeypatch.setattr(vpcd_slot, "ATR_TIMEOUT", 0.05)
     async with opened(slots="2") as (device, port):
         mute, other = device.slots
         bad = await Emulator(silent).connect(port)
