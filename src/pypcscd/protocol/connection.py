@@ -9,7 +9,7 @@ the reply to the first was made.
 """
 
 import struct
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pypcscd.protocol.dialects import (
     COMMANDS,
@@ -39,21 +39,21 @@ from pypcscd.protocol.messages import (
 )
 from pypcscd.scard import MAX_ATTRIBUTE_SIZE, MAX_BUFFER_SIZE_EXTENDED, ReaderStatus
 
-_WAIT = Command.WAIT_READER_STATE_CHANGE
-_TRANSMIT = Command.TRANSMIT
-_BODIES_WITH_DATA = (Transmit, Control)
+_WAIT: Final = Command.WAIT_READER_STATE_CHANGE
+_TRANSMIT: Final = Command.TRANSMIT
+_BODIES_WITH_DATA: Final = (Transmit, Control)
 #: makes a named tuple of values that are complete already, at a third of what calling its class costs
-_new = tuple.__new__
+_new: Final = tuple.__new__
 #: what every body that can be its own answer ends in
-_RV_SIZE = 4
-_SUCCESS = bytes(_RV_SIZE)
+_RV_SIZE: Final = 4
+_SUCCESS: Final = bytes(_RV_SIZE)
 #: records in the reader table of a client that does not ask for their number
-FIXED_TABLE_SIZE = 16
-_WITH_DATA = (Command.TRANSMIT, Command.CONTROL)
+FIXED_TABLE_SIZE: Final = 16
+_WITH_DATA: Final = (Command.TRANSMIT, Command.CONTROL)
 #: commands whose answer may be an event, or nothing
-_ANSWERED_BY_EVENT = (Command.WAIT_READER_STATE_CHANGE, Command.STOP_WAITING_READER_STATE_CHANGE)
+_ANSWERED_BY_EVENT: Final = (Command.WAIT_READER_STATE_CHANGE, Command.STOP_WAITING_READER_STATE_CHANGE)
 #: what a 4.6 client asks between WAIT and the table; an event must not come in between
-_FIRST_LOOK = (Command.READERS_STATE_SIZE, Command.GET_READER_EVENTS)
+_FIRST_LOOK: Final = (Command.READERS_STATE_SIZE, Command.GET_READER_EVENTS)
 
 
 class ProtocolError(Exception):

@@ -6,6 +6,7 @@ import struct
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from pypcscd.protocol.messages import (
     OLDEST_BODIES,
@@ -22,11 +23,12 @@ from pypcscd.scard import ATR_NOT_INITIALISED, ReaderStatus
 _NUMBERS_SIZE = 6
 
 
-NATIVE_ORDER, _OTHER_ORDER = ("<", ">") if sys.byteorder == "little" else (">", "<")
+NATIVE_ORDER: Final = "<" if sys.byteorder == "little" else ">"
+_OTHER_ORDER: Final = ">" if sys.byteorder == "little" else "<"
 #: bytes in front of every request: size of the body, and number of the command
-HEADER_SIZE = 8
+HEADER_SIZE: Final = 8
 #: by number
-COMMANDS = {command.value: command for command in Command}
+COMMANDS: Final = {command.value: command for command in Command}
 
 
 class WaitAnswer(enum.Enum):

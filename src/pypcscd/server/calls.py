@@ -138,7 +138,8 @@ class Calls:
             return self._denial(request)
         if self._forgets_to_stop and request.command is not Command.STOP_WAITING_READER_STATE_CHANGE:
             self._manager.stop_waiting(self._client)
-        return self._methods[request.command](request.body, request.data)
+        command, body, data = request
+        return self._methods[command](body, data)
 
     def refusal(self, request: Request, error: PcscError) -> bytes:
         """The answer that says no: the request with the return code, and how much room it takes."""
@@ -238,10 +239,9 @@ class Calls:
     # --- using a card -------------------------------------------------------------------------
 
     async def _transmit(self, body: Transmit, data: bytes) -> bytes:
-        protocol, response = await self._manager.transmit(
-            self._client, body.card, body.send_protocol, data, body.receive_length
-        )
-        return self._connection.reply_transmit(body, protocol, response)
+        card, protocol, _, _, _, _, room, _ = body
+        used, response = await self._manager.transmit(self._client, card, protocol, data, room)
+        return self._connection.reply_transmit(body, used, response)
 
     async def _control(self, body: Control, data: bytes) -> bytes:
         response = await self._manager.control(self._client, body.card, body.code, data, body.receive_length)
