@@ -35,12 +35,17 @@ class ClientSockets:
         self._authority = ChosenAuthority()
         #: in step with what is open; shared with those who look at the sessions
         self.listeners: list[Listener] = []
-        #: called whenever a connection has come or gone
-        self.changed: Callable[[], None] | None = None
+        #: each is called whenever a connection has come or gone
+        self.observers: list[Callable[[], None]] = []
 
     @property
     def paths(self) -> list[Path]:
         return [listener.door.config.path for listener in self.listeners]
+
+    @property
+    def clients(self) -> int:
+        """How many are connected."""
+        return sum(len(listener.sessions) for listener in self.listeners)
 
     @property
     def is_used(self) -> bool:
@@ -162,8 +167,8 @@ class ClientSockets:
             one.instance.release()
 
     def _note_change(self) -> None:
-        if self.changed is not None:
-            self.changed()
+        for observer in self.observers:
+            observer()
 
     @staticmethod
     def _change_permissions(before: SocketConfig, now: SocketConfig) -> None:

@@ -13,6 +13,7 @@ from pypcscd.client_sockets import shown
 from pypcscd.configuration.config import Config, DaemonError
 from pypcscd.daemon import Daemon
 from pypcscd.eager import Background
+from pypcscd.process.census import Census
 from pypcscd.process.event_loop import new_event_loop
 from pypcscd.process.idle import IdleClock
 from pypcscd.process.notify import Notifier
@@ -71,6 +72,9 @@ class _Lifecycle:
         self._is_reloading = False
         self._must_reload_again = False
         self._is_serving = False
+        #: what became of the last reload, if there is something to be done about it
+        self._failure = ""
+        self._census = Census(daemon.manager, lambda: daemon.sockets.clients, self._tell_numbers)
         self._last_resort: list[threading.Timer] = []
 
     async def run(self, ready: Callable[[], None] | None) -> None:
@@ -90,6 +94,9 @@ class _Lifecycle:
             if ready is not None:
                 ready()
             self._begin_auto_exit()
+            if self._notifier.is_heard:
+                self._daemon.sockets.observers.append(self._census.note_change)
+                self._census.start()
             await stopping
             self._background.cancel()
             await self._daemon.stop()
@@ -102,7 +109,12 @@ class _Lifecycle:
             timer.cancel()
 
     def _status(self) -> str:
-        return f"serving on {shown(self._daemon.sockets.paths)}"
+        return f"{self._census}; serving on {shown(self._daemon.sockets.paths)}{self._failure}"
+
+    def _tell_numbers(self) -> None:
+        # A reload says them at its end.
+        if not self._is_reloading:
+            self._notifier.status(self._status())
 
     # --- signals ------------------------------------------------------------------------------
 
@@ -132,6 +144,7 @@ class _Lifecycle:
     def _begin_to_stop(self, why: str) -> None:
         if not self._stop.is_set():
             log.info("stopping (%s)", why)
+            self._census.stop()
             self._notifier.stopping(f"stopping ({why})")
             self._bound_the_end()
             self._stop.set()
@@ -183,19 +196,19 @@ class _Lifecycle:
 
     async def _reload(self, reread: Callable[[], Config]) -> None:
         self._notifier.reloading()
-        failure = ""
+        self._failure = ""
         try:
             config = await asyncio.to_thread(reread)
             await self._daemon.reconfigure(config)
         except DaemonError as error:
             log.error("reload failed, everything is as before: %s", error)
-            failure = f"; reload failed: {error}"
+            self._failure = f"; reload failed: {error}"
         except Exception:
             log.exception("reload failed because of a defect; please report this")
-            failure = "; reload failed, see the log"
+            self._failure = "; reload failed, see the log"
         else:
             log.info("reloaded")
-        self._notifier.ready(self._status() + failure)
+        self._notifier.ready(self._status())
 
     # --- auto-exit ----------------------------------------------------------------------------
 
@@ -204,7 +217,7 @@ class _Lifecycle:
         if seconds is not None:
             sockets = self._daemon.sockets
             clock = IdleClock(seconds, lambda: sockets.is_used, self._leave)
-            sockets.changed = clock.look
+            sockets.observers.append(clock.look)
             clock.look()
 
     def _leave(self) -> bool:

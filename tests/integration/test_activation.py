@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from activator import Activator, listen
-from harness import CLIENTS, PYPCSCD, client_env, need, wait_for
+from emulator import Emulator, HelloCard
+from harness import CLIENTS, PYPCSCD, client_env, free_ports, need, wait_for
 from wire import WireClient
 
 
@@ -170,9 +172,8 @@ def test_what_the_service_manager_is_told(short_dir: Path, manager: Manager) -> 
     env = {"NOTIFY_SOCKET": str(manager.path)}
     activator = Activator([listen(path)], arguments, short_dir / "log", env=env)
     process = activator.start()
-    serving = {"READY": "1", "STATUS": f"serving on {path}"}
+    serving = {"READY": "1", "STATUS": f"1 reader, 1 with a card, no clients; serving on {path}"}
     assert manager.next() == serving
-    assert len(reader_names(path)) == 1
 
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     process.send_signal(signal.SIGHUP)
@@ -186,13 +187,64 @@ def test_what_the_service_manager_is_told(short_dir: Path, manager: Manager) -> 
     assert manager.next()["RELOADING"] == "1"
     told = manager.next()
     assert told["READY"] == "1", "the daemon serves as before"
-    assert told["STATUS"].startswith(f"serving on {path}; reload failed: {settings}:2: ")
+    failed = f"serving on {path}; reload failed: {settings}:2: "
+    assert told["STATUS"].startswith(f"1 reader, 1 with a card, no clients; {failed}")
+    with WireClient(path):
+        # what is to be done about stays there
+        assert manager.next()["STATUS"].startswith(f"1 reader, 1 with a card, 1 client; {failed}")
 
     process.terminate()
     assert manager.next() == {"STOPPING": "1", "STATUS": "stopping (SIGTERM)"}
     assert process.wait(10) == 0
     with activator:
         pass
+
+
+def test_the_service_manager_is_told_who_is_there(short_dir: Path, manager: Manager) -> None:
+    """Once a second at most, whatever happens."""
+    path = short_dir / "pcscd.comm"
+    port = free_ports(2)
+    arguments = ["--socket", path, "--vpcd", "2", "--vpcd-port", str(port)]
+    env = {"NOTIFY_SOCKET": str(manager.path)}
+    activator = Activator([listen(path)], arguments, short_dir / "log", env=env)
+    process = activator.start()
+    where = f"serving on {path}"
+    told = 0
+
+    def wait_until_told(numbers: str) -> None:
+        nonlocal told
+        while True:
+            told += 1
+            if manager.next() == {"STATUS": f"{numbers}; {where}"}:
+                return
+
+    try:
+        assert manager.next() == {"READY": "1", "STATUS": f"2 readers, no card, no clients; {where}"}
+        since = time.monotonic()
+        emulator = Emulator(port, HelloCard())
+        emulator.plug()
+        wait_until_told("2 readers, 1 with a card, no clients")
+        second = Emulator(port + 1, HelloCard())
+        second.plug()
+        wait_until_told("2 readers, 2 with cards, no clients")
+        emulator.unplug()
+        second.unplug()
+        wait_until_told("2 readers, no card, no clients")
+        with ExitStack() as stack:
+            for _ in range(5):
+                stack.enter_context(WireClient(path)).establish()
+            wait_until_told("2 readers, no card, 5 clients")
+        wait_until_told("2 readers, no card, no clients")
+        for _ in range(20):
+            reader_names(path)
+        with WireClient(path):
+            wait_until_told("2 readers, no card, 1 client")
+        assert 6 <= told <= time.monotonic() - since
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0
+        with activator:
+            pass
 
 
 def test_an_abstract_notify_socket(short_dir: Path) -> None:

@@ -15,6 +15,10 @@ class Notifier:
         # A name that begins with @ is in the abstract name space.
         self._address = "\0" + address[1:] if address.startswith("@") else address
 
+    @property
+    def is_heard(self) -> bool:
+        return bool(self._address)
+
     def ready(self, status: str) -> None:
         self._send("READY=1", f"STATUS={status}")
 
