@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pypcscd.control import stream
-from pypcscd.control.sessions import Numbers
 from pypcscd.control.status import StatusReport, atr_phrase
 from pypcscd.control.stream import Closed, Data, Lost, Opened, Record, StreamError
 from pypcscd.manager.manager import Manager
@@ -281,7 +280,7 @@ async def test_what_went_wrong_in_a_reader() -> None:
     manager = Manager()
     await manager.add_readers("Fake", 0, [Counting(), FakeSlot()])
     # it reads /proc
-    report = await asyncio.to_thread(StatusReport(manager, [], Numbers()).make, [], {})
+    report = await asyncio.to_thread(StatusReport(manager, []).make, [], {})
     await manager.close()
     assert [reader["counters"] for reader in report["readers"]] == [{"timeouts": 3}, {}]
 
