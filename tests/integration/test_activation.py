@@ -67,6 +67,40 @@ def test_the_first_client_starts_it(short_dir: Path) -> None:
     assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
 
 
+#: a reader that takes as long as the test likes
+SLOW = """
+import time
+from pathlib import Path
+from pypcscd_virtual.cards import Hello
+
+while not Path(__file__).with_name("go").exists():
+    time.sleep(0.01)
+
+class Slow(Hello):
+    pass
+"""
+
+
+@pytest.mark.parametrize(("start_wait", "first"), [("0.1", []), ("30", ["Virtual Slow 00 00"])])
+def test_how_long_the_queue_waits_for_the_readers(short_dir: Path, start_wait: str, first: list[str]) -> None:
+    path = short_dir / "pcscd.comm"
+    settings, go = short_dir / "settings.toml", short_dir / "go"
+    settings.write_text(f"[limits]\nstart_wait = {start_wait}\n")
+    (short_dir / "slowcard.py").write_text(SLOW)
+    arguments = ["--socket", path, "--settings", settings, "--virtual", "slowcard:Slow"]
+    env = {"PYTHONPATH": str(short_dir)}
+    with Activator([listen(path)], arguments, short_dir / "log", env=env) as activator:
+        with WireClient(path, timeout=20) as client:
+            if first:
+                go.touch()
+            client.establish()
+            assert [reader.name for reader in client.readers()] == first
+        warning = "not ready after 0.1 s ([limits] start_wait), to be announced later: Virtual Slow"
+        assert (warning in activator.log) is not bool(first)
+        go.touch()
+        wait_for(lambda: reader_names(path) == ["Virtual Slow 00 00"], "the reader")
+
+
 def test_several_sockets_by_path(short_dir: Path) -> None:
     own, bank, other = (short_dir / name for name in ("pcscd.comm", "bank.comm", "other.comm"))
     settings = short_dir / "settings.toml"

@@ -180,8 +180,8 @@ async def test_settle_does_not_wait_for_ever(
         await keeper.settle(0.01)
         # of an hour nothing is left
         await keeper.settle(3600, since=asyncio.get_running_loop().time() - 3601)
-    late = "to be announced later: Fake (a test), Slow (USB 1-2:1.0)"
-    assert messages(caplog) == [f"not ready after 0 s, {late}", f"not ready after 3600 s, {late}"]
+    late = "s ([limits] start_wait), to be announced later: Fake (a test), Slow (USB 1-2:1.0)"
+    assert messages(caplog) == [f"not ready after 0.01 {late}", f"not ready after 3600 {late}"]
     gate.set()
     slot.gate.set()
     await keeper.close()

@@ -15,6 +15,7 @@ GOOD = """
 clients = 7
 handles_per_client = 8
 handles_per_reader = 9
+start_wait = 4
 
 [power]
 down_delay = 2.5
@@ -38,6 +39,7 @@ def test_everything(path: Path) -> None:
     path.write_text(GOOD)
     config = load(path, Config())
     assert config.max_clients == 7
+    assert config.settle_bound == 4.0
     assert config.settings.handles_per_client == 8
     assert config.settings.handles_per_reader == 9
     assert config.settings.power_down_delay == 2.5
@@ -69,8 +71,13 @@ def test_an_empty_file_changes_nothing(path: Path) -> None:
         ("[power]\ndown_delay = -1\n", 2, "down_delay: -1 is neither"),
         ("[reader]\nname = 'x'\n", 1, "write [[reader]], with two brackets"),
         ("[[reader]]\nname = 'x'\n", 1, "this [[reader]] has no power_down_delay"),
-        (GOOD.replace("= 1", "= inf"), 16, "power_down_delay: inf is neither"),
-        (GOOD.replace('"*"', "4"), 15, "name: 4 is not a text in quotes"),
+        ("[limits]\nstart_wait = -0.1\n", 2, "start_wait: -0.1 is not a number of seconds from 0 to 60"),
+        ("[limits]\nstart_wait = 61\n", 2, "start_wait: 61 is not"),
+        ("[limits]\nstart_wait = nan\n", 2, "start_wait: nan is not"),
+        ("[limits]\nstart_wait = true\n", 2, "start_wait: true is not"),
+        ("[limits]\nstart_wait = 'never'\n", 2, 'start_wait: "never" is not'),
+        (GOOD.replace("= 1", "= inf"), 17, "power_down_delay: inf is neither"),
+        (GOOD.replace('"*"', "4"), 16, "name: 4 is not a text in quotes"),
         ("reader = 'x'\n", 1, "reader: write [[reader]], with two brackets, and its settings below"),
         ("reader = [\n'x']\n", 2, "write [[reader]] and its settings below"),
         ("\n[limits]\nclients = \n", 3, "Invalid value (column 11)"),

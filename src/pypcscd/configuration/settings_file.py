@@ -121,12 +121,13 @@ class _File:
 
 
 def _configured(config: Config, file: _File) -> Config:
-    access = file.table("access")
+    access, limits = file.table("access"), file.table("limits")
     return replace(
         config,
         sockets=_sockets(config.sockets, file),
         client_rules=tuple(map(_client_rule, file.tables("client"))),
-        max_clients=file.table("limits").get("clients", config.max_clients),
+        max_clients=limits.get("clients", config.max_clients),
+        settle_bound=limits.get("start_wait", config.settle_bound),
         usb_settings=_usb_settings(config.usb_settings, file),
         settings=_settings(config.settings, file),
         polkit=config.polkit and access.get("polkit", True),

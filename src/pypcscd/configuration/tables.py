@@ -85,6 +85,7 @@ FILE: Mapping[str, Converter] = {
             "clients": values.count,
             "handles_per_client": values.count,
             "handles_per_reader": values.count,
+            "start_wait": values.start_wait,
         },
     ),
     "power": _table("power", {"down_delay": values.delay}),

@@ -17,6 +17,7 @@ from pypcscd.scard import MAX_BASE_NAME
 #: what the kernel's sun_path holds, without the final NUL
 _LONGEST_SOCKET_PATH = 107
 _LARGEST_BYTE = 0xFF
+_LONGEST_START = 60
 #: of users and groups; the number after it means "none" to the kernel
 _LAST_IDENTIFIER = 0xFFFFFFFE
 
@@ -51,6 +52,13 @@ def delay(value: Any) -> float | None:
         return None
     if not (_is_integer(value) or isinstance(value, float)) or not 0 <= value < float("inf"):
         raise ValueError(f'{shown(value)} is neither a number of seconds nor "never"')
+    return float(value)
+
+
+def start_wait(value: Any) -> float:
+    """Seconds; not as many as systemd gives a service to start, 90."""
+    if not (_is_integer(value) or isinstance(value, float)) or not 0 <= value <= _LONGEST_START:
+        raise ValueError(f"{shown(value)} is not a number of seconds from 0 to {_LONGEST_START}")
     return float(value)
 
 

@@ -132,7 +132,11 @@ class DeviceKeeper:
             wait.cancel()
         slow = [f"{wanted.name} ({wanted.origin})" for wanted in self._wanted if not wanted.tried.is_set()]
         if slow:
-            log.warning("not ready after %.0f s, to be announced later: %s", bound, ", ".join(slow))
+            log.warning(
+                "not ready after %g s ([limits] start_wait), to be announced later: %s",
+                bound,
+                ", ".join(slow),
+            )
 
     def remove(self, config: DeviceConfig, why: str = "") -> asyncio.Future[None]:
         """Give a device up, at once; its readers are gone when what is returned is done.

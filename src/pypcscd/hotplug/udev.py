@@ -69,8 +69,8 @@ class UsbWatcher:
         if late:
             slow = [f"USB port {name}" for name, port in self._ports.items() if port.is_looking]
             log.warning(
-                "not ready after %.0f s, to be announced later: what is plugged into %s; the system does not "
-                "say what it is, so if it stays away unplug it and plug it in again",
+                "not ready after %g s ([limits] start_wait), to be announced later: what is plugged into %s; "
+                "the system does not say what it is, so if it stays away unplug it and plug it in again",
                 bound,
                 ", ".join(slow) or "some USB port",
             )
