@@ -11,11 +11,16 @@ BUILD := pyproject.toml setup.py $(wildcard drivers/*/*.[ch] drivers/*/build_*.p
 # Client programs of other machines and releases, as tests/integration/test_foreign.py wants them.
 FOREIGN := i386:bookworm arm64:bookworm s390x:bookworm s390x:trixie arm64:forky s390x:forky
 
-.PHONY: help setup test test-system bench bench-docs bench-smoke lint demo clean packages venv node foreign
+# The package as it is installed: with the modules compiled that an APDU passes through.
+COMPILED := build/compiled
+SOURCES := $(shell find src drivers -type f -not -name '*.so' -not -path '*/__pycache__/*')
+
+.PHONY: help setup compiled test test-system bench bench-docs bench-smoke lint demo clean packages venv node foreign
 
 help:
 	@echo "make demo    two virtual readers and a greeting from a card; needs python3 with venv only"
 	@echo "make setup   install what the tests need: Debian packages and a virtual environment in $(VENV)"
+	@echo "make compiled  the package as it is installed, compiled, in build/compiled; takes a minute"
 	@echo "make lint    ruff and mypy"
 	@echo "make test    setup, lint and all tests"
 	@echo "make test-system  of these, the tests in a VM with simulated USB readers"
@@ -60,21 +65,32 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: setup lint
+# Beside the environment, where nothing is compiled: what is edited is what runs.
+compiled: $(COMPILED)/.installed
+
+$(COMPILED)/.installed: $(SOURCES) pyproject.toml setup.py | venv
+	@echo "== compiled package in $(COMPILED), about a minute"
+	@rm -rf $(COMPILED) build/lib* build/temp* build/bdist*
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(COMPILED) .
+	@touch $@
+
+# Once as it is edited, and what matters once more as it is installed.
+test: setup lint compiled
 	$(BIN)/pytest
+	PYTHONPATH=$(COMPILED) $(BIN)/pytest --compiled
 
 # A part of "make test"; the first run downloads a kernel.
 test-system: setup
 	$(BIN)/pytest tests/system
 
 # Measures beside pcscd; see tests/bench/README.md. What is found is kept in build/bench.
-bench: setup
+bench: setup compiled
 	PYTHONPATH=tests $(BIN)/python -m bench run
 
 bench-docs: venv
 	PYTHONPATH=tests $(BIN)/python -m bench docs
 
-bench-smoke: setup
+bench-smoke: setup compiled
 	PYTHONPATH=tests $(BIN)/python -m bench smoke
 
 demo: $(VENV)/.installed

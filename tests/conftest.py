@@ -1,12 +1,51 @@
 """What holds for all tests."""
 
 import signal
+from pathlib import Path
+
+import pytest
+
+from wheels import Built, build
+
+#: what is run again with the compiled package, by the way its path begins
+AGAIN_COMPILED = (
+    "unit",
+    "conformance",
+    *(f"integration/test_{name}" for name in ("bad_input", "clients", "dialects", "events", "ifdhandler")),
+    *(f"integration/test_{name}" for name in ("polkit", "sharing", "spy_live", "status", "tables", "vpcd")),
+)
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--compiled", action="store_true", help="only what matters with compiled modules; fails without them"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Programs under test are interrupted as on a terminal, also where the tests run in the background.
 
     A shell has its background jobs ignore SIGINT, and whoever they start ignores it too.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if config.getoption("--compiled"):
+        import pypcscd.eager
+
+        if not pypcscd.eager.__file__.endswith(".so"):
+            pytest.exit(
+                f"{pypcscd.eager.__file__} is not compiled; make compiled, and set PYTHONPATH=build/compiled",
+                returncode=2,
+            )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--compiled"):
+        here = Path(__file__).parent
+        items[:] = [item for item in items if str(item.path.relative_to(here)).startswith(AGAIN_COMPILED)]
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The package as it is installed; compiling it takes most of a minute."""
+    return build(tmp_path_factory.mktemp("wheel"))

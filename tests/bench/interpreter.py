@@ -1,4 +1,5 @@
-"""The Python that runs our daemon: the system's, as for those who install the package.
+"""What runs our daemon: the package as it is installed, compiled, and the system's Python, as for those who
+install it.
 
 Python builds differ by a third in speed, and one that was compiled for a developer, without the
 optimisations of distributions, says little about what a user gets.
@@ -11,23 +12,29 @@ import sysconfig
 from pathlib import Path
 
 _SYSTEM = Path("/usr/bin/python3")
-_PROJECT = Path(__file__).parents[2]
-_ASK = "import sys; print(sys.prefix, *sys.version_info[:3])"
+#: where ``make compiled`` installs the package
+INSTALLED = Path(__file__).parents[2] / "build" / "compiled"
+_ASK = "import sys; print(sys.base_prefix, *sys.version_info[:3])"
+
+
+class NotInstalledError(Exception):
+    """The package that would be measured is not there; the text says what to do."""
 
 
 def environment(folder: Path) -> Path:
     """The directory of programs of a virtual environment with this project, made in the folder.
 
-    It has the packages of our own environment; if they do not fit the system's Python, it is our own.
+    It has the packages of our own environment; if they do not fit the system's Python, it is of our own.
     """
-    own = Path(sys.executable).parent
+    if not INSTALLED.is_dir():
+        raise NotInstalledError(f"there is no {INSTALLED}; make compiled installs the package there")
     found = _version_of_system()
-    if found is None or found[0] == sys.base_prefix or found[1:3] != _own_version():
-        return own
+    fits = found is not None and found[1:3] == _own_version()
     venv = folder / "venv"
-    subprocess.run([_SYSTEM, "-m", "venv", "--without-pip", venv], check=True)
+    python = _SYSTEM if fits else Path(sys.executable)
+    subprocess.run([python, "-m", "venv", "--without-pip", venv], check=True)
     (packages,) = venv.glob("lib/python*/site-packages")
-    paths = [_PROJECT / "src", _PROJECT / "drivers", sysconfig.get_path("purelib")]
+    paths = [INSTALLED, sysconfig.get_path("purelib")]
     (packages / "bench.pth").write_text("".join(f"{path}\n" for path in paths))
     program = venv / "bin" / "pypcscd"
     program.write_text(f"#!{venv}/bin/python\nimport sys\nfrom pypcscd.cli import main\nsys.exit(main())\n")
@@ -38,9 +45,9 @@ def environment(folder: Path) -> Path:
 def version(programs: Path) -> str:
     """Of the Python in such a directory, and whether it is the system's."""
     asked = subprocess.run([programs / "python", "-c", _ASK], capture_output=True, text=True, check=True)
-    number = ".".join(asked.stdout.split()[-3:])
-    own = programs == Path(sys.executable).parent and Path(sys.base_prefix) != Path("/usr")
-    return f"{number} (not the system's)" if own else number
+    prefix, *numbers = asked.stdout.split()
+    number = ".".join(numbers)
+    return number if prefix == "/usr" else f"{number} (not the system's)"
 
 
 def _own_version() -> list[str]:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from bench.interpreter import environment
+from bench.interpreter import NotInstalledError, environment
 
 HERE = Path(__file__).parent
 FLAGS = ("-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O2", "-I/usr/include/PCSC")
@@ -32,7 +32,10 @@ class Programs:
     @cached_property
     def environment(self) -> Path:
         """Where Python and pypcscd are."""
-        return environment(self.folder)
+        try:
+            return environment(self.folder)
+        except NotInstalledError as error:
+            raise BrokenError(str(error)) from None
 
     @property
     def pypcscd(self) -> Path:

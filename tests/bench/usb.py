@@ -22,7 +22,7 @@ PARALLEL = guest.TESTS / "clients" / "parallel.c"
 DAEMONS = {"pcscd": "pcscd", "pypcscd": "ccid"}
 MILLISECONDS = 200
 #: APDUs for each card that takes so long, and at least for each that takes none
-ROUNDS, FAST_ROUNDS = 5, 20
+ROUNDS, FAST_ROUNDS = 30, 20
 #: numbers of cards, in readers of eight; pcscd has no more than 16
 CARDS = {"pcscd": (1, 2, 4, 8, 16), "ccid": (1, 8, 16, 32, 96)}
 

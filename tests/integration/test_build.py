@@ -1,61 +1,40 @@
 """The package builds with a C compiler and without one."""
 
-import os
-import shutil
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from wheels import ROOT, Built, build
+
+NATIVE = "pypcscd_ifdhandler/_native"
+#: one of those that are compiled because an APDU passes through them, and what they share
+QUICK = ("pypcscd/eager", "pypcscd__mypyc")
+#: seconds for a wheel on a busy machine
+PATIENCE = 600
 
 
-def build(tmp_path: Path, **environment: str) -> tuple[list[str], str]:
-    """The names in the wheel, and what the build said."""
-    source = tmp_path / "source"
-    for name in ("src", "drivers"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--verbose",
-        "--no-deps",
-        "-w",
-        str(tmp_path),
-        str(source),
-    ]
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as content:
-        return content.namelist(), done.stdout + done.stderr
-
-
-def has_native(names: list[str]) -> bool:
-    return any(name.startswith("pypcscd_ifdhandler/_native") and name.endswith(".so") for name in names)
-
-
-@pytest.mark.timeout(300)
-def test_a_wheel_has_everything(tmp_path: Path) -> None:
-    names, _ = build(tmp_path)
-    assert has_native(names)
+@pytest.mark.timeout(PATIENCE)
+def test_a_wheel_has_everything(wheel: Built) -> None:
+    assert all(wheel.has_compiled(module) for module in (NATIVE, *QUICK))
     modules = {
         str(file.relative_to(ROOT / top)) for top in ("src", "drivers") for file in (ROOT / top).rglob("*.py")
     }
     # what describes the build to cffi is not needed afterwards, but does no harm
-    assert modules <= set(names)
-    assert {"pypcscd/py.typed", "pypcscd_virtual/py.typed"} <= set(names)
+    assert modules <= wheel.names
+    assert {"pypcscd/py.typed", "pypcscd_virtual/py.typed"} <= wheel.names
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(PATIENCE)
 def test_without_a_compiler_it_says_what_is_missing(tmp_path: Path) -> None:
-    names, said = build(tmp_path, CC="false")
-    assert not has_native(names)
-    assert "pypcscd/daemon.py" in names
-    assert "installed without native drivers (.so). Install gcc and python3-dev" in said
+    wheel = build(tmp_path, CC="false")
+    assert not any(wheel.has_compiled(module) for module in (NATIVE, *QUICK))
+    assert "pypcscd/daemon.py" in wheel.names
+    assert "installed without native drivers (.so). Install gcc and python3-dev" in wheel.said
+    assert "installed with them as they are, which is slower" in wheel.said
+
+
+@pytest.mark.timeout(PATIENCE)
+def test_who_wants_it_pure_gets_it_pure(tmp_path: Path) -> None:
+    wheel = build(tmp_path, PYPCSCD_PURE="1")
+    assert wheel.has_compiled(NATIVE)
+    assert not any(wheel.has_compiled(module) for module in QUICK)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from harness import missing, need, need_root
-from test_build import build
+
+from wheels import Built
 
 UNITS = "etc/systemd/system"
 #: what systemd 252 says of the unit of pcsc-lite 2.5; 9.6 of Debian's 1.9.9
@@ -37,27 +38,25 @@ class Staged:
 
 
 @pytest.fixture(scope="module")
-def staged(tmp_path_factory: pytest.TempPathFactory) -> Staged:
+def staged(tmp_path_factory: pytest.TempPathFactory, wheel: Built) -> Staged:
     """A tree, filled by the program of a wheel in a new virtual environment."""
-    folder = tmp_path_factory.mktemp("wheel")
-    build(folder)
-    (wheel,) = folder.glob("*.whl")
+    folder = tmp_path_factory.mktemp("installed")
     run(sys.executable, "-m", "venv", folder / "venv")
     # What it depends on is not needed to put files in place.
-    run(folder / "venv/bin/pip", "install", "--quiet", "--no-deps", "--no-index", wheel)
+    run(folder / "venv/bin/pip", "install", "--quiet", "--no-deps", "--no-index", wheel.path)
     staged = Staged(folder / "venv/bin/pypcscd", folder / "root")
     staged.root.mkdir()
     staged.ask("install", "--prefix", staged.root)
     return staged
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_everything_is_in_place(staged: Staged) -> None:
     assert "everything is in place" in staged.ask("install", "--check", "--prefix", staged.root)
     assert f"\nExecStart={staged.program} " in (staged.root / UNITS / "pcscd.service").read_text()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_program_takes_what_the_unit_gives_it(staged: Staged) -> None:
     (line,) = re.findall(
         r"^ExecStart=(.*)$", (staged.root / UNITS / "pcscd.service").read_text(), re.MULTILINE
@@ -68,7 +67,7 @@ def test_the_program_takes_what_the_unit_gives_it(staged: Staged) -> None:
     assert "usage:" in run(*words, "--help")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_systemd_finds_nothing_wrong(staged: Staged, monkeypatch: pytest.MonkeyPatch) -> None:
     need("systemd-analyze")
     template = staged.root / UNITS / "pcscd@.socket"
@@ -78,7 +77,7 @@ def test_systemd_finds_nothing_wrong(staged: Staged, monkeypatch: pytest.MonkeyP
     assert run("systemd-analyze", "verify", "--man=no", *units, instance) == ""
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_service_is_no_more_exposed_than_that_of_pcscd(staged: Staged) -> None:
     need("systemd-analyze")
     said = run("systemd-analyze", "security", "--offline=true", *staged.units("pcscd.service"))
@@ -87,7 +86,7 @@ def test_the_service_is_no_more_exposed_than_that_of_pcscd(staged: Staged) -> No
     assert float(found[1]) < EXPOSURE_OF_PCSCD, said
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_enabling_brings_the_socket_with_the_system(staged: Staged) -> None:
     need("systemctl")
     link = staged.root / UNITS / "sockets.target.wants/pcscd.socket"
@@ -104,7 +103,7 @@ def test_enabling_brings_the_socket_with_the_system(staged: Staged) -> None:
     assert not link.is_symlink()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_user_has_no_password_and_no_shell(staged: Staged, tmp_path: Path) -> None:
     need("systemd-sysusers")
     need_root()
@@ -118,7 +117,7 @@ def test_the_user_has_no_password_and_no_shell(staged: Staged, tmp_path: Path) -
     assert password.startswith("!")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_manual_pages_can_be_read(staged: Staged) -> None:
     if shutil.which("man") is None:
         missing("man is not installed")
@@ -126,7 +125,7 @@ def test_manual_pages_can_be_read(staged: Staged) -> None:
         assert "DESCRIPTION" in run("man", "-P", "cat", "-l", staged.root / "usr/local/share/man" / page)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_rule_for_each_reader_that_hides_its_class(staged: Staged) -> None:
     from pypcscd.hotplug import match
 

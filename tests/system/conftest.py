@@ -12,7 +12,7 @@ from harness import CLIENTS, missing
 from kernel import UnavailableError
 from vm import Vm
 
-ROOT = Path(__file__).parents[2]
+from wheels import Built
 
 
 @pytest.fixture(scope="session")
@@ -43,19 +43,13 @@ def _vm(counted: bool = False, systemd: bool = False) -> Iterator[Vm]:
 
 
 @pytest.fixture(scope="session")
-def installation(tmp_path_factory: pytest.TempPathFactory, systemd_vm: Vm) -> str:
-    """An archive for the guest: a virtual environment with nothing but pypcscd in it, from a wheel that was
-    built for it."""
+def installation(tmp_path_factory: pytest.TempPathFactory, systemd_vm: Vm, wheel: Built) -> str:
+    """An archive for the guest: a virtual environment with nothing but the wheel of pypcscd in it."""
     folder = tmp_path_factory.mktemp("installation")
-    source = folder / "source"
-    for name in ("src", "drivers"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
     environment = folder / "venv"
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     for command in (
-        [*pip, "wheel", "--wheel-dir", folder / "wheels", source],
+        [*pip, "wheel", "--wheel-dir", folder / "wheels", wheel.path],
         [sys.executable, "-m", "venv", "--without-pip", environment],
         [
             *(*pip, "--python", environment / "bin/python", "install"),

@@ -85,7 +85,8 @@ def test_wrong_reply_leaves_the_request_to_be_answered(
 ) -> None:
     _, server = pair(V46)
     request(server, command, Status(7) if command is Command.STATUS else None)
-    with pytest.raises(LocalProtocolError):
+    # compiled, an argument of another type than the function says is a TypeError
+    with pytest.raises((LocalProtocolError, TypeError)):
         answer(server)
     if command is Command.STATUS:
         assert server.reply(Status(7, ReturnCode.F_INTERNAL_ERROR)) == struct.pack("iI", 7, 0x80100001)
