@@ -15,6 +15,13 @@ NAMES: dict[str, Any] = {
         ["Front desk 00 00", "Gemalto PC Twin Reader (B) 00 00", "Gemalto PC Twin Reader (C) 01 00"]
     ]
     * 2,
+    "a_number_that_is_taken": [
+        "Gemalto PC Twin Reader (A) 05 00",
+        "Gemalto PC Twin Reader (B) 00 00",
+        "Gemalto PC Twin Reader (B)",
+        "reader number 05 (index = 5) and is 00 instead",
+        "Gemalto PC Twin Reader (A)",
+    ],
 }
 
 pytestmark = pytest.mark.timeout(900)

@@ -14,6 +14,22 @@ from vm import Vm
 READERS = cases("readers")
 MOVEMENTS = ["insert_and_remove", "insert_and_remove_polled", "plug", "unplug_in_transmit", "time_extensions"]
 FAULTS = [case for case in cases("faults") if case not in MOVEMENTS]
+#: by what ``pypcscd status`` shows which fault it was
+COUNTERS = {
+    "no_answer": "timeouts",
+    "no_answer_until_abort": "timeouts",
+    "short": "broken",
+    "garbage": "broken",
+    "wrong_slot": "dropped",
+    "wrong_sequence": "dropped",
+    "wrong_type": "broken",
+    "oversized": "broken",
+    "undersized": "broken",
+    "duplicate": "dropped",
+    "stall": "transfer_failures",
+    "stall_out": "transfer_failures",
+    "slot_busy": "busy",
+}
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -54,6 +70,8 @@ def test_fault(counted_vm: Vm, guest: Guest, case: str) -> None:
     assert figures["recovered"] is not None and figures["recovered"] < 1
     # as long as the card's own waiting time and the driver's margin allow, and not for ever
     assert figures["seconds"] is not None
+    if case in COUNTERS:
+        assert figures["counters"][COUNTERS[case]] == 1
 
 
 @pytest.mark.parametrize("daemon", DAEMONS)

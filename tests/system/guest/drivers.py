@@ -1,5 +1,6 @@
 """Which driver drives a reader, and the rules for names and numbers."""
 
+import re
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -102,6 +103,21 @@ options = { escape = true }
                 stack.enter_context(bed.reader("gemalto", CARD, serial=serial))
             found.append(sorted(bed.readers()))
     return found
+
+
+def case_a_number_that_is_taken(bed: Bed) -> list[str]:
+    """If a rule with a number matches two readers, the log says which one has it."""
+    restart(bed, '[[usb.reader]]\nvendor = "08E6"\nindex = 5\n')
+    with bed.reader("gemalto", CARD, serial="A"):
+        end = bed.log_end()
+        with bed.reader("gemalto", CARD, serial="B"):
+            said = re.search(
+                r"WARNING (.*\(B\)) \(USB [\d-]+:1\.0\): it should be (.*?),", bed.log_since(end)
+            )
+            assert said is not None, bed.log_since(end)
+            because = re.search(r", because (.*\(A\)) \(USB [\d-]+:1\.0\) has 05", bed.log_since(end))
+            assert because is not None, bed.log_since(end)
+            return [*sorted(bed.readers()), said[1], said[2], because[1]]
 
 
 if __name__ == "__main__":

@@ -4,10 +4,14 @@ The cases return what was seen. Whether that is good enough is judged outside, b
 are compared with does worse in places.
 """
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from bed import CHANGED, EMPTY, LEAVE, PRESENT, UNAWARE, Bed, CallError, Card, Reader, main, wait_for
@@ -82,7 +86,18 @@ def one_slot(bed: Bed, **fault: Any) -> dict[str, Any]:
         finally:
             done.set()
             thread.join()
+        if bed.daemon == "pypcscd":
+            seen["counters"] = counters(reader.names[1])
         return {**seen, "neighbour failures": failures, "neighbour slowest": round(slowest, 3)}
+
+
+def counters(name: str) -> dict[str, int]:
+    """What ``pypcscd status`` says that went wrong."""
+    program = Path(sys.executable).with_name("pypcscd")
+    done = subprocess.run([program, "status", "--json"], check=True, capture_output=True, text=True)
+    found = {reader["name"]: reader["counters"] for reader in json.loads(done.stdout)["readers"]}
+    known: dict[str, int] = found[name]
+    return known
 
 
 def case_no_answer(bed: Bed) -> Any:
