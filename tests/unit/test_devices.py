@@ -107,10 +107,12 @@ async def test_a_lost_device_comes_back_under_its_name(
     keeper.add(DeviceConfig("fake", "Other", "fake"))
     await keeper.settle(5)
     assert names(manager) == ["Fake 00 00", "Other 01 00"]
+    gate = driver.gates["fake"] = asyncio.Event()
     first.lost("the helper was killed")
     first.lost("twice does not matter")
     await until(lambda: names(manager) == ["Other 01 00"])
     assert first.is_closed
+    gate.set()
     await until(lambda: names(manager) == ["Other 01 00", "Fake 00 00"])
     assert "Fake (a test): the helper was killed; opening it again" in caplog.text
     assert "not yet; trying again" in caplog.text
