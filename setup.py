@@ -61,7 +61,9 @@ class BuildOptional(build_ext):
         try:
             from mypyc.build import mypycify
 
-            part = Distribution({"ext_modules": mypycify([*QUICK], opt_level="2", debug_level="0", group_name="pypcscd")})
+            part = Distribution(
+                {"ext_modules": mypycify([*QUICK], opt_level="2", debug_level="0", group_name="pypcscd")}
+            )
             command = part.get_command_obj("build_ext")
             command.build_lib, command.build_temp = self.build_lib, self.build_temp
             command.ensure_finalized()
