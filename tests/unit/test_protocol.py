@@ -210,17 +210,6 @@ def test_longest_apdu() -> None:
     assert client.next_event() == Reply(Command.TRANSMIT, body, apdu)
 
 
-def test_request_outlives_the_buffer_it_came_in() -> None:
-    """The session receives into one buffer for all clients."""
-    client, server = pair(V44)
-    buffer = bytearray(client.request(Command.CONTROL, Control(7, 1, 4, 4), b"data"))
-    server.receive_data(memoryview(buffer))
-    received = server.next_request()
-    buffer[:] = bytes(len(buffer))
-    assert received == Request(Command.CONTROL, Control(7, 1, 4, 4), b"data")
-    assert isinstance(received.data, bytes)
-
-
 # --- the reader table ----------------------------------------------------------------------------
 
 #: READERS[0], by hand: name, counter 0102, state 34, exclusive, ATR and its length, T=1

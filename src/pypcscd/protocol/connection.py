@@ -9,16 +9,16 @@ the reply to the first was made.
 """
 
 import struct
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pypcscd.protocol.dialects import (
-    COMMANDS,
     DIALECTS,
     HEADER_SIZE,
     NATIVE_ORDER,
     NEWEST,
     SHORT_4_2,
     SIBLINGS,
+    TRANSMITTED_SIZE,
     UNTOLD,
     Codec,
     Dialect,
@@ -29,7 +29,6 @@ from pypcscd.protocol.dialects import (
 )
 from pypcscd.protocol.messages import (
     TABLE_COMMANDS,
-    Attribute,
     Command,
     Control,
     Message,
@@ -41,7 +40,6 @@ from pypcscd.scard import MAX_ATTRIBUTE_SIZE, MAX_BUFFER_SIZE_EXTENDED, ReaderSt
 
 _WAIT: Final = Command.WAIT_READER_STATE_CHANGE
 _TRANSMIT: Final = Command.TRANSMIT
-_BODIES_WITH_DATA: Final = (Transmit, Control)
 #: makes a named tuple of values that are complete already, at a third of what calling its class costs
 _new: Final = tuple.__new__
 #: what every body that can be its own answer ends in
@@ -129,8 +127,8 @@ class ServerConnection:
         self._begin = 0
         #: bytes received but not yet given out
         self.buffered = 0
-        #: where the body of the outstanding request was: bytes, begin, end
-        self._body = (b"", 0, 0)
+        #: the body of the outstanding request
+        self._body = b""
         self._outstanding: Command | None = None
         self._is_first_look = False
         self._held_event = b""
@@ -153,10 +151,10 @@ class ServerConnection:
             dialect = SHORT_4_2
         self.codec = codec(dialect, self._byte_order or NATIVE_ORDER)
 
-    def receive_data(self, data: bytes | memoryview) -> None:
+    def receive_data(self, data: bytes) -> None:
         """Take what the client sent."""
         # Mostly exactly one request comes at a time, and nothing is left of the one before.
-        self._buffer = buffer = self._buffer[self._begin :] + data if self._buffer else bytes(data)
+        self._buffer = buffer = self._buffer[self._begin :] + data if self._buffer else data
         self._begin = 0
         self.buffered = len(buffer)
 
@@ -173,33 +171,35 @@ class ServerConnection:
             self._byte_order = recognise_byte_order(buffer)
             self.codec = codec(self.dialect, self._byte_order)
         layouts = self.codec
-        size, number = layouts.header.unpack_from(buffer, self._begin)
+        # compiled, numbers whose type is known are quick
+        size: int
+        number: int
+        size, number = layouts.unpack_header(buffer, self._begin)
         try:
-            layout = layouts.requests[number]
+            command, layout = layouts.numbered[number]
         except KeyError:
             raise RemoteProtocolError(f"unknown command 0x{number:02X} (protocol {self.dialect})") from None
-        command = COMMANDS[number]
         expected = layout.size if layout is not None else 0
         if size != expected:
             layout = self._try_sibling(command, size, expected)
         end = start + size
         if len(buffer) < end:
             return None
-        self._body = (buffer, start, end)
-        body: Message | None = None
+        self._body = buffer[start:end]
+        body: Any = None
         data = b""
         if layout is not None:
             # what layout.decode does
             body = _new(layout.message, layout.unpack_from(buffer, start))
-            # a union in isinstance() would be made anew each time
-            if isinstance(body, _BODIES_WITH_DATA):
-                if body.send_length > MAX_BUFFER_SIZE_EXTENDED:
-                    raise _too_long(command, body.send_length, MAX_BUFFER_SIZE_EXTENDED)
-                start, end = end, end + body.send_length
+            if layout.has_data:
+                length: int = body.send_length
+                if length > MAX_BUFFER_SIZE_EXTENDED:
+                    raise _too_long(command, length, MAX_BUFFER_SIZE_EXTENDED)
+                start, end = end, end + length
                 if len(buffer) < end:
                     return None
                 data = buffer[start:end]
-            elif isinstance(body, Attribute) and body.length > MAX_ATTRIBUTE_SIZE:
+            elif layout.has_attribute and body.length > MAX_ATTRIBUTE_SIZE:
                 raise _too_long(command, body.length, MAX_ATTRIBUTE_SIZE)
         self.buffered = len(buffer) - end
         if end == len(buffer):
@@ -230,19 +230,18 @@ class ServerConnection:
     def confirm(self) -> bytes:
         """``reply`` with the request's own body and rv = 0, without making it anew."""
         command = self._unanswered()
-        buffer, start, end = self._body
-        if start == end:
+        if not self._body:
             raise LocalProtocolError(f"{command.name} has no body that could be its answer")
         self._outstanding = None
-        answer = buffer[start : end - _RV_SIZE] + _SUCCESS
+        answer = self._body[:-_RV_SIZE] + _SUCCESS
         return answer if not self._is_first_look else answer + self._release_event()
 
     def reply_transmit(self, request: Transmit, protocol: int, response: bytes) -> bytes:
         """``reply`` to TRANSMIT with the protocol used and the card's response, at a third of its cost."""
         if self._outstanding is not _TRANSMIT:
             raise LocalProtocolError("a card's response belongs to TRANSMIT")
-        sent, room = request[:4], request.receive_pci_length
-        encoded = self.codec.replies[_TRANSMIT].pack(*sent, protocol, room, len(response), 0)
+        filled_in = self.codec.pack_transmitted(protocol, request.receive_pci_length, len(response), 0)
+        encoded = self._body[:-TRANSMITTED_SIZE] + filled_in
         self._outstanding = None
         if self._is_first_look:
             response += self._release_event()

@@ -13,9 +13,12 @@ from pypcscd.protocol.messages import (
     REPLY_BODIES,
     REQUEST_BODIES,
     WAITING_BODIES,
+    Attribute,
     Body,
     Command,
+    Control,
     Message,
+    Transmit,
 )
 from pypcscd.scard import ATR_NOT_INITIALISED, ReaderStatus
 
@@ -27,6 +30,7 @@ NATIVE_ORDER: Final = "<" if sys.byteorder == "little" else ">"
 _OTHER_ORDER: Final = ">" if sys.byteorder == "little" else "<"
 #: bytes in front of every request: size of the body, and number of the command
 HEADER_SIZE: Final = 8
+TRANSMITTED_SIZE: Final = 16
 #: by number
 COMMANDS: Final = {command.value: command for command in Command}
 
@@ -117,10 +121,14 @@ SIBLINGS: dict[Dialect, Dialect] = {SHORT_4_2: _LONG_4_2, _LONG_4_2: SHORT_4_2}
 class Layout:
     """A body ready for use; ``size`` in bytes."""
 
-    __slots__ = ("message", "pack", "size", "unpack_from")
+    __slots__ = ("has_attribute", "has_data", "message", "pack", "size", "unpack_from")
 
     def __init__(self, message: type[Message], structure: struct.Struct) -> None:
         self.message = message
+        #: of the request: ``send_length`` bytes follow it …
+        self.has_data = message in (Transmit, Control)
+        #: … or ``length`` bytes of it count
+        self.has_attribute = message is Attribute
         self.size = structure.size
         self.pack = structure.pack
         self.unpack_from = structure.unpack_from
@@ -140,7 +148,10 @@ class Codec:
     def __init__(self, dialect: Dialect, byte_order: str) -> None:
         self.dialect = dialect
         self.header = struct.Struct(byte_order + "II")
+        self.unpack_header = self.header.unpack_from
         self.event = struct.Struct(byte_order + "II")
+        #: what the daemon fills in of TRANSMIT, the last ``TRANSMITTED_SIZE`` bytes of its body
+        self.pack_transmitted = struct.Struct(byte_order + "IIII").pack
 
         def layout(body: Body) -> Layout:
             format_ = body.format.format(name=dialect.name_size)
@@ -150,6 +161,10 @@ class Codec:
         #: for every command of the dialect, the layout of its request or None for an empty body
         self.requests: dict[int, Layout | None] = {
             command: layout(bodies[command]) if command in bodies else None for command in dialect.commands()
+        }
+        #: the same by plain numbers, with the command
+        self.numbered: dict[int, tuple[Command, Layout | None]] = {
+            int(command): (Command(command), known) for command, known in self.requests.items()
         }
         self.replies: dict[int, Layout] = {
             command: layout(body)
