@@ -369,6 +369,47 @@ async def test_the_start_tells_which_port_it_waits_for(
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize("is_in_time", [True, False])
+async def test_the_start_waits_for_what_was_announced_meanwhile(
+    scene: Scene, caplog: pytest.LogCaptureFixture, *, is_in_time: bool
+) -> None:
+    """The look that the event began goes on when the scan is over; other readers do not wait for it."""
+    everything = scene.ports.gates["*"] = threading.Event()
+    slow = scene.ports.gates["1-2"] = threading.Event()
+    scene.ports.plug(interface("1-1", address=4))
+    starting = asyncio.ensure_future(scene.watcher.start(5 if is_in_time else 0.2))
+    await scene.until_looked(1)
+    scene.ports.plug(interface("1-2"))
+    scene.news.tell("add", "1-2")
+    await scene.until_looked(2)
+    everything.set()
+    await scene.until_wanted("4")
+    if is_in_time:
+        slow.set()
+    await starting
+    assert scene.keeper.addresses == (["4", "17"] if is_in_time else ["4"])
+    warning = "not ready after 0.2 s ([limits] start_wait), to be announced later: what is plugged into USB "
+    assert (f"{warning}port 1-2; " in caplog.text) is not is_in_time
+    slow.set()
+    await scene.until_wanted("4", "17")
+
+
+async def test_a_look_outlives_a_rescan_that_waits_for_it(scene: Scene) -> None:
+    await scene.watcher.start(5)
+    scene.ports.plug(interface())
+    gate = scene.ports.gates["1-2"] = threading.Event()
+    scene.news.tell("add", "1-2")
+    await scene.until_looked(2)
+    rescan = asyncio.ensure_future(scene.watcher.rescan())
+    await scene.until(lambda: "*" in scene.ports.looks[2:])
+    _done, pending = await asyncio.wait([rescan], timeout=0.05)
+    assert pending, "it returned before what is there was wanted"
+    rescan.cancel()
+    await asyncio.wait([rescan])
+    gate.set()
+    await scene.until_wanted("17")
+
+
 async def test_udev_may_change_its_mind_about_a_reader(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -47,7 +47,12 @@ class _Port:
         self.changes = 0
         #: it was told that something is different, so what failed may work now
         self.may_work_now = False
-        self.is_looking = False
+        #: the last one, which ends when nothing has changed while it looked
+        self.look: asyncio.Task[None] | None = None
+
+    @property
+    def is_looking(self) -> bool:
+        return self.look is not None and not self.look.done()
 
 
 class UsbWatcher:
@@ -86,10 +91,12 @@ class UsbWatcher:
         await self.rescan()
 
     async def rescan(self) -> None:
-        """Look at all ports; when this returns what is there is wanted, and nothing else."""
+        """Look at all ports; when this returns what is there is wanted, and nothing else.
+
+        Ports of which something is told only after the scan are not waited for.
+        """
         changes_before = {name: port.changes for name, port in self._ports.items()}
         found = await asyncio.to_thread(self._scanner.ports)
-        looks = []
         # in the order of the scan, because reader numbers are given in that order
         for name in [*found, *(name for name in self._ports if name not in found)]:
             port = self._port(name)
@@ -98,10 +105,12 @@ class UsbWatcher:
                 # What was found may be out of date.
                 port.changes += 1
                 if not port.is_looking:
-                    looks.append(self._begin_look(name, port))
+                    self._begin_look(name, port)
             else:
-                looks.append(self._begin_look(name, port, found.get(name, [])))
-        await asyncio.gather(*looks)
+                self._begin_look(name, port, found.get(name, []))
+        # also those that an event began: they go on if nobody waits any more, or another one fails
+        if looks := [port.look for port in self._ports.values() if port.look is not None]:
+            await asyncio.wait(looks)
 
     # --- what is told -------------------------------------------------------------------------
 
@@ -125,28 +134,22 @@ class UsbWatcher:
     def _port(self, name: str) -> _Port:
         return self._ports.setdefault(name, _Port())
 
-    def _begin_look(
-        self, name: str, port: _Port, found: list[UsbInterface] | None = None
-    ) -> asyncio.Task[None]:
+    def _begin_look(self, name: str, port: _Port, found: list[UsbInterface] | None = None) -> None:
         """``found``: what was seen there a moment ago."""
-        # From now on, not from the first step on: of two looks side by side the older might count.
-        port.is_looking = True
-        return self._spawn(self._look(name, port, found))
+        # There is one at a time: of two looks side by side the older might count.
+        port.look = self._spawn(self._look(name, port, found))
 
     async def _look(self, name: str, port: _Port, found: list[UsbInterface] | None) -> None:
         """Do what a look at the port asks for."""
-        try:
-            while True:
-                changes = port.changes
-                if found is None:
-                    found = await self._read(name)
-                if port.changes == changes:
-                    await self._apply(port, found)
-                if port.changes == changes:
-                    return
-                found = None
-        finally:
-            port.is_looking = False
+        while True:
+            changes = port.changes
+            if found is None:
+                found = await self._read(name)
+            if port.changes == changes:
+                await self._apply(port, found)
+            if port.changes == changes:
+                return
+            found = None
 
     async def _read(self, name: str) -> list[UsbInterface]:
         found = await asyncio.to_thread(self._scanner.port, name)
