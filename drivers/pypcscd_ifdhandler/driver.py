@@ -132,6 +132,10 @@ class IfdHandlerDriver(Driver):
             await self._end(helper)
         return LibraryReport(helper.api_version, capabilities)
 
+    def helpers(self) -> dict[int, str]:
+        """The helper processes by id, and each one's library."""
+        return {helper.process.pid: helper.process.library for helper in self._helpers}
+
     async def close(self) -> None:
         """End all helpers, within a bounded time. Never raises."""
         helpers = list(self._helpers)

@@ -74,7 +74,8 @@ class Daemon:
     async def _open_admin_socket(self) -> None:
         """Beside the daemon's own socket: /run/pcscd/pcscd.comm and /run/pcscd/pcscd.admin."""
         path = self.sockets.paths[0].with_suffix(".admin")
-        admin = AdminSocket(path, self.manager, self.sockets.listeners, self._inherited.admin)
+        helpers, inherited = self._drivers.helpers, self._inherited.admin
+        admin = AdminSocket(path, self.manager, self.sockets.listeners, helpers, inherited)
         if self._config.logs_apdus:
             from pypcscd.control.apdu_log import ApduLog
 

@@ -213,6 +213,10 @@ class Driver(abc.ABC):
         """
         return False
 
+    def helpers(self) -> Mapping[int, str]:
+        """The processes that work for the driver, by id: what runs in each, for ``pypcscd status``."""
+        return {}
+
     async def close(self) -> None:
         """All devices are closed: end helpers and free what they shared. Never raises."""
         return

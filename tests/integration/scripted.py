@@ -120,7 +120,7 @@ def no_leaks() -> Iterator[None]:
 
 
 def helper_pids(driver: IfdHandlerDriver) -> list[int]:
-    return [helper.process.pid for helper in driver._helpers]
+    return list(driver.helpers())
 
 
 def open_files(pid: int) -> set[str]:

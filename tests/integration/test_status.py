@@ -21,6 +21,7 @@ from harness import (
     Backend,
     Background,
     Daemon,
+    children,
     client_env,
     free_ports,
     need,
@@ -210,7 +211,8 @@ def test_exclusive_use(daemon: Daemon) -> None:
 def test_a_native_driver(start_daemon: Start, native_conf: tuple[Path, Path]) -> None:
     folder, library = native_conf
     report = status(start_daemon("-c", folder, readers=1))
-    assert [one["library"] for one in report["helpers"]] == [str(library)]
+    (helper,) = children(report["daemon"]["pid"])
+    assert report["helpers"] == [{"pid": helper, "library": str(library)}]
     assert report["readers"][0]["driver"].startswith("ifdhandler")
 
 

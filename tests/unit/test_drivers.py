@@ -44,6 +44,16 @@ def test_those_of_others(monkeypatch: pytest.MonkeyPatch, place: str | None, why
     assert caught.value.permanent
 
 
+def test_helpers_are_those_of_all_drivers(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = Drivers()
+    for name in ("ifdhandler", "ccid", "virtual"):
+        loaded.get(name)
+    assert loaded.helpers() == {}
+    for name, running in (("ifdhandler", {4711: "/usr/lib/libacme.so"}), ("virtual", {4712: "a card"})):
+        monkeypatch.setattr(loaded.get(name), "helpers", lambda running=running: running)
+    assert loaded.helpers() == {4711: "/usr/lib/libacme.so", 4712: "a card"}
+
+
 def test_a_driver_of_others_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [EntryPoint("theirs", "pypcscd_virtual.vpcd:VpcdDriver", "pypcscd.drivers")]
     monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: points)

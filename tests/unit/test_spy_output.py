@@ -1,6 +1,5 @@
 """Streams, packets and texts of the spy and of status."""
 
-import asyncio
 import io
 import json
 import struct
@@ -279,10 +278,19 @@ async def test_what_went_wrong_in_a_reader() -> None:
 
     manager = Manager()
     await manager.add_readers("Fake", 0, [Counting(), FakeSlot()])
-    # it reads /proc
-    report = await asyncio.to_thread(StatusReport(manager, []).make, [], {})
+    report = StatusReport(manager, [], dict).make([], {})
     await manager.close()
     assert [reader["counters"] for reader in report["readers"]] == [{"timeouts": 3}, {}]
+
+
+async def test_which_processes_drivers_run_in() -> None:
+    """On the event loop, where /proc must not be read."""
+    running = {4711: "/usr/lib/libacme.so", 4712: "/usr/lib/lib\udcff.so"}
+    report = StatusReport(Manager(), [], lambda: running).make([], {})
+    assert report["helpers"] == [
+        {"pid": 4711, "library": "/usr/lib/libacme.so"},
+        {"pid": 4712, "library": "/usr/lib/lib?.so"},
+    ]
 
 
 def test_an_empty_status() -> None:

@@ -16,7 +16,7 @@ from pypcscd.control import stream
 from pypcscd.control.access import describe_peer, is_admin
 from pypcscd.control.changes import ChangeWatch
 from pypcscd.control.sessions import ListenerLike
-from pypcscd.control.status import StatusReport, measure
+from pypcscd.control.status import Helpers, StatusReport, measure
 from pypcscd.control.taps import Taps, Watch
 from pypcscd.manager.manager import Manager
 
@@ -44,6 +44,7 @@ class AdminSocket:
         path: Path,
         manager: Manager,
         listeners: Sequence[ListenerLike],
+        helpers: Helpers,
         inherited: socket.socket | None = None,
     ) -> None:
         """``inherited``: a listening socket to be used; its file is somebody else's, and stays."""
@@ -51,7 +52,7 @@ class AdminSocket:
         self._inherited = inherited
         self.manager = manager
         self.taps = Taps(listeners)
-        self.report = StatusReport(manager, listeners)
+        self.report = StatusReport(manager, listeners, helpers)
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
 

@@ -3,8 +3,6 @@
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from pypcscd import __version__, atr
@@ -16,16 +14,17 @@ from pypcscd.manager.reader import Reader
 from pypcscd.scard import Protocol, ReaderState, describe
 
 Rates = Mapping[SessionLike, float]
-#: what the command lines of driver helpers have in common
-_HELPER = "pypcscd_ifdhandler.helper"
+#: the processes that work for drivers, by id: what runs in each
+Helpers = Callable[[], Mapping[int, str]]
 
 
 class StatusReport:
     """Makes the object; its numbers of clients are those of the log and of the spy stream."""
 
-    def __init__(self, manager: Manager, listeners: Sequence[ListenerLike]) -> None:
+    def __init__(self, manager: Manager, listeners: Sequence[ListenerLike], helpers: Helpers) -> None:
         self._manager = manager
         self._listeners = listeners
+        self._helpers = helpers
         self._started = time.monotonic()
 
     def make(self, sessions: Sequence[SessionLike], rates: Rates) -> dict[str, Any]:
@@ -37,7 +36,7 @@ class StatusReport:
             "sockets": [self._socket(listener) for listener in self._listeners],
             "readers": [self._reader(reader, owners, now) for reader in self._manager.roster],
             "clients": [self._client(session, rates) for session in sessions],
-            "helpers": helpers(),
+            "helpers": [{"pid": pid, "library": _text(what)} for pid, what in self._helpers().items()],
         }
 
     def _socket(self, listener: ListenerLike) -> dict[str, Any]:
@@ -142,18 +141,6 @@ def atr_phrase(raw: bytes) -> str:
     elif card.historical:
         phrase += f", {len(card.historical)} historical bytes"
     return phrase
-
-
-def helpers() -> list[dict[str, Any]]:
-    """The processes in which native drivers run, and each one's library."""
-    found = []
-    for task in sorted(Path("/proc/self/task").glob("*/children")):
-        with suppress(OSError):
-            for pid in task.read_text().split():
-                words = Path("/proc", pid, "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
-                if _HELPER in words:
-                    found.append({"pid": int(pid), "library": [word for word in words if word][-1]})
-    return found
 
 
 def measure(counts: Mapping[SessionLike, Callable[[], int]], seconds: float) -> dict[SessionLike, float]:

@@ -43,6 +43,10 @@ class Drivers:
             self._loaded[name] = self._load(name)
         return self._loaded[name]
 
+    def helpers(self) -> dict[int, str]:
+        """The processes that work for the drivers, by id: what runs in each."""
+        return {pid: what for driver in self._loaded.values() for pid, what in driver.helpers().items()}
+
     async def close(self) -> None:
         """All devices are closed: end what the drivers shared between them."""
         loaded, self._loaded = self._loaded, {}
