@@ -9,9 +9,10 @@ from pathlib import Path
 from pypcscd.authority import ChosenAuthority
 from pypcscd.configuration.config import Config, DaemonError
 from pypcscd.manager.manager import Manager
+from pypcscd.paths import resolved
 from pypcscd.process.activation import Inherited
 from pypcscd.server.door import Door
-from pypcscd.server.instance import Instance, InstanceError, resolved
+from pypcscd.server.instance import Instance, InstanceError
 from pypcscd.server.listener import Listener, open_socket, set_permissions
 from pypcscd.server.rules import SocketConfig
 

@@ -14,6 +14,7 @@ from pypcscd.driver import DeviceConfig
 from pypcscd.hotplug.devices import DeviceKeeper
 from pypcscd.hotplug.drivers import Drivers, report_missing_parts
 from pypcscd.manager.manager import Manager
+from pypcscd.paths import admin_path_of
 from pypcscd.process.activation import Inherited
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Daemon:
 
     async def _open_admin_socket(self) -> None:
         """Beside the daemon's own socket: /run/pcscd/pcscd.comm and /run/pcscd/pcscd.admin."""
-        path = self.sockets.paths[0].with_suffix(".admin")
+        path = admin_path_of(self.sockets.paths[0])
         helpers, inherited = self._drivers.helpers, self._inherited.admin
         admin = AdminSocket(path, self.manager, self.sockets.listeners, helpers, inherited)
         if self._config.logs_apdus:

@@ -18,7 +18,7 @@ SOURCES = (ROOT / "src", ROOT / "drivers")
 
 #: From the ground up; what stands on one floor may be imported by all floors above it.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"scard", "atr", "answer", "driver", "eager", "protocol", "redact"}),
+    frozenset({"scard", "atr", "answer", "driver", "eager", "paths", "protocol", "redact"}),
     frozenset({"manager"}),
     frozenset({"server", "hotplug", "control"}),
     frozenset({"configuration"}),
@@ -28,8 +28,6 @@ ROOF = len(FLOORS)
 DOORS = FLOORS[2]
 #: What the configuration holds for the doors: plain values, which do nothing.
 PLAIN = {"pypcscd.server.rules", "pypcscd.hotplug.settings"}
-#: What else it knows of them: which paths are the same, and which file goes with which.
-PATHS = {"pypcscd.server.instance"}
 #: The package itself holds the version only, and everybody may read that.
 ANYWHERE = {"pypcscd"}
 
@@ -39,6 +37,7 @@ UNKNOWN_HERE = {
     "manager": {"socket", "selectors", "struct", "threading", "subprocess", "usb", "usb1", "pyudev"},
     "scard": {"asyncio", "socket", "threading", "subprocess"},
     "atr": {"asyncio", "socket", "threading", "subprocess"},
+    "paths": {"asyncio", "os", "socket", "threading", "subprocess"},
     "driver": {"socket", "threading", "subprocess"},
     "configuration": {"asyncio", "socket", "selectors", "struct", "threading", "subprocess"},
 }
@@ -166,7 +165,7 @@ def test_protocol_needs_only_the_vocabulary(module: str) -> None:
 def test_configuration_is_said_in_plain_values(module: str) -> None:
     """It tells manager and doors what to do, and does nothing with them."""
     imported = {name for name in IMPORTS[module] if is_ours(name) and part(name) in DOORS | {"manager"}}
-    assert imported <= PLAIN | PATHS | {"pypcscd.manager.settings"}
+    assert imported <= PLAIN | {"pypcscd.manager.settings"}
 
 
 def test_reading_lines_of_toml_needs_nothing_of_ours() -> None:

@@ -11,7 +11,7 @@ from pypcscd.configuration.config import Config, DaemonError
 from pypcscd.configuration.tables import FILE, USB_ACTIONS, Converter, ListOf, TableOf
 from pypcscd.hotplug.settings import CCID, UsbRule, UsbSettings
 from pypcscd.manager.settings import ReaderRule, Settings
-from pypcscd.server.instance import pid_path_of, resolved
+from pypcscd.paths import pid_path_of, resolved
 from pypcscd.server.rules import AccessRule, ClientRule, SocketConfig
 
 if TYPE_CHECKING:

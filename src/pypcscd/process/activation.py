@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pypcscd.configuration.config import DaemonError
+from pypcscd.paths import ADMIN_SUFFIX
 
 if TYPE_CHECKING:
     import socket
 
 _FIRST_DESCRIPTOR = 3
 _ADMIN_NAME = "admin"
-_ADMIN_SUFFIX = ".admin"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def inherited_sockets(environment: MutableMapping[str, str]) -> Inherited:
     for index in range(int(count)):
         name = labels[index] if index < len(labels) else ""
         listening, path = _adopt(_FIRST_DESCRIPTOR + index, name)
-        if name == _ADMIN_NAME or path.suffix == _ADMIN_SUFFIX:
+        if name == _ADMIN_NAME or path.suffix == ADMIN_SUFFIX:
             if admin is not None:
                 raise DaemonError(f"two admin sockets were handed over; the second is {path}")
             admin = listening

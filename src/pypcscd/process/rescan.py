@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from pypcscd.server.instance import pid_path_of
+from pypcscd.paths import pid_path_of
 
 #: the daemon that we take the place of holds no lock on its pid file
 _OTHER_DAEMON = "pcscd"

@@ -7,6 +7,8 @@ import os
 import socket
 from pathlib import Path
 
+from pypcscd.paths import pid_path_of
+
 log = logging.getLogger("pypcscd.server")
 
 _OTHERWISE = "choose another path (--socket, or path in [[socket]])"
@@ -14,16 +16,6 @@ _OTHERWISE = "choose another path (--socket, or path in [[socket]])"
 
 class InstanceError(Exception):
     """The socket cannot be had; the message says why and what to do."""
-
-
-def pid_path_of(path: Path) -> Path:
-    """pcscd.pid for the socket pcscd.comm, as pcscd has it; bank.1.pid for bank.1."""
-    return path.with_name(f"{path.name.removesuffix('.comm')}.pid")
-
-
-def resolved(path: Path) -> Path:
-    """The same for all names of a file: /var/run is a link to /run."""
-    return path.parent.resolve() / path.name
 
 
 class Instance:

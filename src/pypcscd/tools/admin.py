@@ -12,11 +12,6 @@ class AdminError(Exception):
     """The admin socket cannot be used; the message says what to do."""
 
 
-def admin_path(client_socket: Path) -> Path:
-    """The admin socket stands beside the daemon's client socket."""
-    return client_socket.with_suffix(".admin")
-
-
 class AdminClient:
     """One connection to the admin socket."""
 

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pypcscd.tools.admin import AdminClient, AdminError, admin_path
+from pypcscd.paths import admin_path_of
+from pypcscd.tools.admin import AdminClient, AdminError
 from pypcscd.tools.client import add_socket_option
 
 #: seconds for which requests are counted
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        client = AdminClient(admin_path(options.socket))
+        client = AdminClient(admin_path_of(options.socket))
         try:
             for report in _reports(client, watch=options.watch):
                 _show(report, as_json=options.json, clear=options.watch and sys.stdout.isatty())

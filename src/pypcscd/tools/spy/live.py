@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pypcscd.control import stream
-from pypcscd.tools.admin import AdminClient, admin_path
+from pypcscd.paths import admin_path_of
+from pypcscd.tools.admin import AdminClient
 from pypcscd.tools.spy.watcher import Watcher
 
 #: seconds between two looks for calls that are complete
@@ -18,7 +19,7 @@ _TICK = 0.1
 
 def spy_live(options: argparse.Namespace, watcher: Watcher) -> int:
     """Until SIGINT or SIGTERM, or the daemon ends. Raises AdminError."""
-    client = AdminClient(admin_path(options.socket))
+    client = AdminClient(admin_path_of(options.socket))
     try:
         with _ends_on_signal():
             wanted = {"pid": options.pid, "uid": options.uid, "secrets": options.show_secrets}
