@@ -631,7 +631,16 @@ def test_what_is_in_sysfs_changes_the_fingerprint(tmp_path: Path, monkeypatch: p
     (tmp_path / "1-2" / "devnum").write_text("17\n")
     (tmp_path / "1-2:1.0").mkdir()
     (tmp_path / "1-3").mkdir()
-    assert scan.fingerprint() == {"1-2": "17\n", "1-2:1.0": "", "1-3": ""}
+    (tmp_path / "1-4:1.0").symlink_to("gone")
+    before = scan.fingerprint()
+    made = before.pop("1-2:1.0")
+    assert before == {"1-2": "17\n", "1-3": "", "1-4:1.0": ""}
+    # its device keeps the address when the interface is made anew
+    (tmp_path / "1-2:1.0").rename(tmp_path / "old")
+    (tmp_path / "1-2:1.0").mkdir()
+    after = scan.fingerprint()
+    assert after["1-2:1.0"] != made
+    assert after["1-2"] == "17\n"
     monkeypatch.setattr(scan, "_DEVICES", tmp_path / "missing")
     assert scan.fingerprint() == {}
 

@@ -74,16 +74,26 @@ def have_nodes(interfaces: list[UsbInterface]) -> bool:
 
 
 def fingerprint() -> dict[str, str]:
-    """What changes when something is plugged in or pulled: the kernel's names, with devices' addresses."""
+    """What changes when something is plugged in, pulled or made anew, by the kernel's names.
+
+    Of a device it is the address, of an interface what ``UsbInterface.made`` is.
+    """
     try:
-        names = [path.name for path in _DEVICES.iterdir()]
+        places = list(_DEVICES.iterdir())
     except OSError:
         return {}
-    return {name: "" if ":" in name else _address(name) for name in names}
+    return {place.name: _made(place) if ":" in place.name else _address(place) for place in places}
 
 
-def _address(name: str) -> str:
+def _address(device: Path) -> str:
     try:
-        return (_DEVICES / name / "devnum").read_text()
+        return (device / "devnum").read_text()
+    except OSError:
+        return ""
+
+
+def _made(interface: Path) -> str:
+    try:
+        return str(interface.stat().st_ino)
     except OSError:
         return ""
