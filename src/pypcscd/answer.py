@@ -17,6 +17,14 @@ _ERROR: Final = 2
 _CANCELLED: Final = 3
 
 
+class Waiter:
+    """Who runs coroutines otherwise than a task does."""
+
+    def wake(self) -> None:
+        """What was waited for is settled."""
+        raise NotImplementedError
+
+
 class Answer(Generic[T]):
     """What a command waits for: a future whose waiter goes on in the very call that settles it.
 
@@ -25,7 +33,7 @@ class Answer(Generic[T]):
     at once, ``set_result`` comes last in whatever the driver does.
     """
 
-    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_loop", "_state", "_value")
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_loop", "_state", "_value", "_waiter")
 
     def __init__(self, loop: "AbstractEventLoop") -> None:
         self._loop = loop
@@ -33,6 +41,7 @@ class Answer(Generic[T]):
         self._asyncio_future_blocking = False
         self._callback: Callable[[Answer[T]], object] | None = None
         self._context: contextvars.Context | None = None
+        self._waiter: Waiter | None = None
         self._state = _PENDING
         self._value: Any = None
 
@@ -41,11 +50,14 @@ class Answer(Generic[T]):
 
     def set_result(self, value: T) -> None:
         """Settle it; the waiter goes on before this returns, unless it is a task."""
-        self._state, self._value = _RESULT, value
-        callback = self._callback
-        if callback is None:
+        self._state = _RESULT
+        self._value = value
+        waiter, callback = self._waiter, self._callback
+        if waiter is not None:
+            waiter.wake()
+        elif callback is None:
             return
-        if self._context is None:
+        elif self._context is None:
             callback(self)
         else:
             self._loop.call_soon(callback, self, context=self._context)
@@ -82,6 +94,11 @@ class Answer(Generic[T]):
         if self._state != _PENDING:
             self._loop.call_soon(callback, self, context=context)
 
+    def wake(self, waiter: Waiter) -> None:
+        """``add_done_callback`` for one that is no task; it is pending."""
+        self._asyncio_future_blocking = False
+        self._waiter = waiter
+
     def __await__(self) -> Generator[Any, None, T]:
         if self._state == _PENDING:
             self._asyncio_future_blocking = True
@@ -93,5 +110,7 @@ class Answer(Generic[T]):
 
     def _settle(self, state: int, value: Any) -> None:
         self._state, self._value = state, value
-        if self._callback is not None:
+        if self._waiter is not None:
+            self._loop.call_soon(self._waiter.wake)
+        elif self._callback is not None:
             self._loop.call_soon(self._callback, self, context=self._context)

@@ -10,6 +10,8 @@ import logging
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
+from pypcscd.answer import Answer, Waiter
+
 T = TypeVar("T")
 
 
@@ -22,36 +24,60 @@ class Finished(Generic[T]):
         self.value = value
 
 
-class Running(Generic[T]):
-    """A coroutine that waits. Like a task, but cheaper: neither its first step nor its end costs a
-    turn of the event loop.
+class _Failed:
+    """What a coroutine raised."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def _carry_out() -> Generator[Any, Any, None]:
+    """Sent a coroutine, it yields what that waits for, at last Finished or _Failed; then it wants another.
+
+    Coroutines themselves tell their result by an exception, which costs as much as all the rest.
+    """
+    outcome: Any = None
+    while True:
+        coroutine = yield outcome
+        try:
+            outcome = Finished((yield from coroutine.__await__()))
+        except (GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            outcome = _Failed(error)
+
+
+class Running(Waiter, Generic[T]):
+    """Runs a coroutine. Like a task, but cheaper: neither its first step nor its end costs a turn of the
+    event loop, and it can run another one afterwards.
 
     There is no current task while it runs, so what it awaits must not ask for one.
     """
 
-    # What most of them never change stays in the class: one is made for every call that waits.
-    _has_ended = False
-    #: cancelled at a moment at which there was no wait to cancel
-    _is_cancelled = False
-    #: what the coroutine raised, or else returned, once it has ended
-    error: BaseException | None = None
-    value: Any = None
-
-    def __init__(
-        self,
-        coroutine: Coroutine[Any, Any, T],
-        waiting: Any,
-        done: "Callable[[Running[T]], None] | None" = None,
-    ) -> None:
-        """``waiting``: what the coroutine yielded in its first step. ``done``: see add_done_callback."""
-        self._coroutine = coroutine
-        self._waiting = waiting
+    def __init__(self, done: "Callable[[Running[T]], None] | None" = None) -> None:
+        """``done``: see add_done_callback."""
         self._done = done
-        if waiting is None:
-            self._watch(waiting)
-        else:  # what _watch does; one is made for every APDU
-            waiting._asyncio_future_blocking = False  # noqa: SLF001
-            waiting.add_done_callback(self._step)
+        self._has_ended = True
+        #: cancelled at a moment at which there was no wait to cancel
+        self._is_cancelled = False
+        #: what is waited for
+        self._waiting: Any = None
+        #: what the coroutine raised, or else returned, once it has ended
+        self.error: BaseException | None = None
+        self.value: Any = None
+        self._steps = _carry_out()
+        self._steps.send(None)
+
+    def begin(self, coroutine: Coroutine[Any, Any, T]) -> bool:
+        """Run the coroutine up to its first wait. True: it has not waited, and has ended.
+
+        Otherwise ``done`` is called in the turn in which it ends. The one before must have ended.
+        """
+        self._has_ended = False
+        self.error = self.value = None
+        return self._heed(self._steps.send(coroutine))
 
     def add_done_callback(self, done: Callable[["Running[T]"], None]) -> None:
         """``done`` is called once, in the turn in which the coroutine ends. There can be one only."""
@@ -78,40 +104,46 @@ class Running(Generic[T]):
         result: T = self.value
         return result
 
-    def _watch(self, waiting: Any) -> None:
-        self._waiting = waiting
-        if waiting is None:  # a bare yield, such as sleep(0)
-            asyncio.get_running_loop().call_soon(self._step)
-        else:
-            # the promise that a task gives to a future that it has seen
-            waiting._asyncio_future_blocking = False  # noqa: SLF001
-            waiting.add_done_callback(self._step)
-
-    def _step(self, _ended: Any = None) -> None:
+    def wake(self) -> None:
         self._waiting = None
-        try:
-            if self._is_cancelled:
-                self._is_cancelled = False
-                waiting = self._coroutine.throw(asyncio.CancelledError())
-            else:
-                waiting = self._coroutine.send(None)
-        except StopIteration as stop:
-            self.value = stop.value
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            self.error = error
+        if self._is_cancelled:
+            self._is_cancelled = False
+            step = self._steps.throw(asyncio.CancelledError())
         else:
-            self._watch(waiting)
-            return
-        self._has_ended = True
-        if self._done is not None:
+            step = self._steps.send(None)
+        if self._heed(step) and self._done is not None:
             try:
                 self._done(self)
             except Exception as error:
                 # whoever ended the wait has nothing to do with it
                 context = {"message": "the end of a call could not be handled", "exception": error}
                 asyncio.get_running_loop().call_exception_handler(context)
+
+    def _heed(self, step: Any) -> bool:
+        """See to what the coroutine waits for. True: for nothing, it has ended."""
+        if isinstance(step, Answer):
+            self._waiting = step
+            step.wake(self)
+            return False
+        if isinstance(step, Finished):
+            self.value = step.value
+            self._has_ended = True
+            return True
+        if isinstance(step, _Failed):
+            self.error = step.error
+            self._has_ended = True
+            return True
+        self._waiting = step
+        if step is None:  # a bare yield, such as sleep(0)
+            asyncio.get_running_loop().call_soon(self.wake)
+        else:
+            # the promise that a task gives to a future that it has seen
+            step._asyncio_future_blocking = False  # noqa: SLF001
+            step.add_done_callback(self._settled)
+        return False
+
+    def _settled(self, _future: object) -> None:
+        self.wake()
 
 
 def start(
@@ -122,11 +154,8 @@ def start(
     Returns its result if it finished, else what runs the rest, and calls ``done`` with itself at the
     end. What the coroutine raises in its first step is raised here.
     """
-    try:
-        waiting = coroutine.send(None)
-    except StopIteration as stop:
-        return Finished(stop.value)
-    return Running(coroutine, waiting, done)
+    running: Running[T] = Running(done)
+    return Finished(running.result()) if running.begin(coroutine) else running
 
 
 class Alarm:

@@ -42,6 +42,8 @@ class Session:
         #: set while somebody watches this connection
         self.tap: Tap | None = None
         self._is_refused = False
+        #: carries out the calls that may have to wait; few clients that are idle have made any
+        self._running: eager.Running[bytes] | None = None
         #: what is waited for: a call, or whether the client may make any
         self._pending: eager.Running[bytes] | eager.Running[bool] | None = None
         #: the request that the call belongs to
@@ -172,13 +174,15 @@ class Session:
         try:
             answer = self._calls.answer(request)
             if not isinstance(answer, bytes):
-                outcome = eager.start(answer, self._complete)
-                if isinstance(outcome, eager.Running):
+                if self._running is None:
+                    self._running = eager.Running(self._complete)
+                running = self._running
+                if not running.begin(answer):
                     # It has not ended: what it waits for is settled later than in this call.
-                    self._pending = outcome
+                    self._pending = running
                     self._request = request
                     return
-                answer = outcome.value
+                answer = running.result()
         except Exception as error:
             self._answer_failure(request, error)
         else:
