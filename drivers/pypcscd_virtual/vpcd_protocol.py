@@ -64,32 +64,56 @@ def encode_apdu(apdu: bytes) -> bytes:
 class Decoder:
     """Cuts a byte stream into the payloads of its frames, however the stream was delivered."""
 
-    __slots__ = ("_kept",)
+    __slots__ = ("_missing", "_parts")
 
     def __init__(self) -> None:
-        #: the beginning of a frame, less than 65,537 bytes
-        self._kept = bytearray()
+        #: an unfinished frame: what there is of its payload, or the one byte of its length
+        self._parts: list[bytes | memoryview] = []
+        #: bytes of that frame that are still to come; 0 while its length is not known
+        self._missing = 0
 
     @property
     def pending(self) -> int:
         """How many bytes of an unfinished frame are waiting for the rest."""
-        return len(self._kept)
+        known = _LENGTH_SIZE if self._missing else 0
+        return known + sum(len(part) for part in self._parts)
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take bytes in, and return the payloads (0 to 65,535 bytes) that are complete with them."""
-        size = len(data) - _LENGTH_SIZE
-        # nearly always: exactly one frame in one delivery
-        if not self._kept and size >= 0 and data[0] << 8 | data[1] == size:
-            return [data[_LENGTH_SIZE:]]
-        self._kept += data
-        kept = self._kept
-        frames = []
-        position = 0
-        while len(kept) - position >= _LENGTH_SIZE:
-            end = position + _LENGTH_SIZE + (kept[position] << 8 | kept[position + 1])
-            if end > len(kept):
-                break
-            frames.append(bytes(kept[position + _LENGTH_SIZE : end]))
+        size = len(data)
+        missing = self._missing
+        if not self._parts and missing == 0:
+            # nearly always: exactly one frame in one delivery
+            if size >= _LENGTH_SIZE and data[0] << 8 | data[1] == size - _LENGTH_SIZE:
+                return [data[_LENGTH_SIZE:]]
+            return self._cut(data)
+        if missing > size:
+            self._parts.append(data)
+            self._missing = missing - size
+            return []
+        parts, self._parts, self._missing = self._parts, [], 0
+        if missing == 0:
+            return self._cut(bytes(parts[0]) + data)
+        # A long answer comes in pieces, which are copied once.
+        parts.append(data if missing == size else data[:missing])
+        frames = [b"".join(parts)]
+        if missing < size:
+            frames += self._cut(data[missing:])
+        return frames
+
+    def _cut(self, data: bytes) -> list[bytes]:
+        """The payloads in what begins with a frame; the rest is kept."""
+        frames: list[bytes] = []
+        position, size = 0, len(data)
+        while size - position >= _LENGTH_SIZE:
+            begin = position + _LENGTH_SIZE
+            end = begin + (data[position] << 8 | data[position + 1])
+            if end > size:
+                self._missing = end - size
+                self._parts = [memoryview(data)[begin:]]
+                return frames
+            frames.append(data[begin:end])
             position = end
-        del kept[:position]
+        if position < size:
+            self._parts = [data[position:]]
         return frames
