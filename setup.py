@@ -1,6 +1,6 @@
 """Everything declarative is in pyproject.toml; only what is compiled has no place there.
 
-All of it is optional. The modules in ``QUICK`` are the same Python, compiled by mypyc: an APDU takes half
+All of it is optional. The modules in ``QUICK`` are the same Python, compiled by mypyc: an APDU takes 40 % of
 the instructions then. An editable installation has them as they are, so that what is edited is what
 runs; so has one made with PYPCSCD_PURE=1.
 """

@@ -18,6 +18,7 @@ def figures(answer: Any, _used: float) -> Figures:
         "p50": answer["p50"] / 1000,
         "p99": answer["p99"] / 1000,
         "worst": answer["worst_p99"] / 1000,
+        "longest": answer["max"] / 1000,
     }
 
 
@@ -41,6 +42,7 @@ def measure(bench: Bench) -> Iterator[Row]:
                     ("p50", "wait, p50", "ms", False),
                     ("p99", "wait, p99", "ms", False),
                     ("worst", "wait, p99 of the worst-off client", "ms", False),
+                    ("longest", "longest wait", "ms", False),
                 ):
                     yield Row.of(
                         f"{prefix}-{clients}-{figure}",

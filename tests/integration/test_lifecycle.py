@@ -48,6 +48,11 @@ def test_socket_and_pid_file(start_daemon: Callable[..., Daemon]) -> None:
     assert not pid_file(daemon).exists()
 
 
+def test_it_does_not_take_the_processor_from_clients(start_daemon: Callable[..., Daemon]) -> None:
+    daemon = start_daemon("--virtual", "hello", readers=1)
+    assert os.sched_getscheduler(daemon.process.pid) == os.SCHED_BATCH
+
+
 def test_a_stale_socket_is_replaced(start_daemon: Callable[..., Daemon], short_dir: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(short_dir / "pcscd.comm"))

@@ -221,6 +221,7 @@ def case_first_client_starts_it(bed: Services) -> Any:
     user = run("stat", "--format=%U", f"/proc/{bed.show('MainPID')}").strip()
     if bed.daemon == "pypcscd":
         assert bed.show("Type") == "notify"
+        assert os.sched_getscheduler(int(bed.show("MainPID"))) == os.SCHED_BATCH
         assert user == "pcscd"
         assert bed.show("StatusText")
     return {"seconds": round(seconds, 2), "at once": "Gemalto" in listed, "user": user}
