@@ -28,6 +28,10 @@ def environment(folder: Path) -> Path:
     """
     if not INSTALLED.is_dir():
         raise NotInstalledError(f"there is no {INSTALLED}; make compiled installs the package there")
+    programs = folder / "venv" / "bin"
+    if (programs / "pypcscd").exists():
+        # made by whoever runs us, such as the host of a virtual machine
+        return programs
     found = _version_of_system()
     fits = found is not None and found[1:3] == _own_version()
     venv = folder / "venv"
@@ -36,10 +40,10 @@ def environment(folder: Path) -> Path:
     (packages,) = venv.glob("lib/python*/site-packages")
     paths = [INSTALLED, sysconfig.get_path("purelib")]
     (packages / "bench.pth").write_text("".join(f"{path}\n" for path in paths))
-    program = venv / "bin" / "pypcscd"
+    program = programs / "pypcscd"
     program.write_text(f"#!{venv}/bin/python\nimport sys\nfrom pypcscd.cli import main\nsys.exit(main())\n")
     program.chmod(0o755)
-    return program.parent
+    return programs
 
 
 def version(programs: Path) -> str:

@@ -332,6 +332,12 @@ class Reader:
         return self.bed.connect(self.names[number], protocols)
 
 
+def allow(seconds: int) -> None:
+    """The case takes longer than others."""
+    signal.alarm(seconds)
+    faulthandler.dump_traceback_later(seconds + 10, exit=True)
+
+
 def main(cases: dict[str, Any], bench: Callable[[str], Bench] = Bed, seconds: int = CASE_SECONDS) -> None:
     """Run the cases that are asked for, each in so many seconds."""
     parser = argparse.ArgumentParser()

@@ -10,10 +10,12 @@ import subprocess
 from contextlib import ExitStack
 from typing import Any
 
-from bed import SOCKET, Bed, Reader, main
+from bed import SOCKET, Bed, Reader, allow, main
 
 SLOTS = 8
 FEWEST_APDUS = 1000
+#: seconds for all but the slow cards: plugging, and the quick ones
+PATIENCE = 30
 
 
 def setting(name: str, default: str) -> str:
@@ -123,6 +125,7 @@ def case_rate(bed: Bed) -> Any:
 def case_both(bed: Bed) -> Any:
     """The two with the same readers, for plugging many takes most of the time."""
     found = []
+    allow(len(numbers()) * int(slow()[0] * slow()[1] / 1000 + PATIENCE))
     for cards in numbers():
         rounds, milliseconds = fast()
         # so many that the first ones, which cost more, do not matter

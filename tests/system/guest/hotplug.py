@@ -1,11 +1,9 @@
 """Readers that go and come back, are reset, left alone, forbidden or deaf; and systems without udev."""
 
 import ctypes
-import faulthandler
 import fcntl
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bed import CHANGED, PRESENT, SOCKET, UNAWARE, Bed, Reader, main, wait_for
+from bed import CHANGED, PRESENT, SOCKET, UNAWARE, Bed, Reader, allow, main, wait_for
 
 DEVICES = Path("/sys/bus/usb/devices")
 RULES = Path("/run/udev/rules.d/99-hotplug-test.rules")
@@ -84,12 +82,6 @@ def until_listed(bed: Bed, *names: str, seconds: float = 15.0) -> float:
     started = time.monotonic()
     wait_for(lambda: sorted(bed.list()) == sorted(names), f"readers {names}", seconds)
     return round(time.monotonic() - started, 3)
-
-
-def allow(seconds: int) -> None:
-    """The case takes longer than others."""
-    signal.alarm(seconds)
-    faulthandler.dump_traceback_later(seconds + 10, exit=True)
 
 
 def until_closed(bed: Bed) -> None:
