@@ -91,13 +91,14 @@ class Emulator:
         """Send a frame that has no answer."""
         self._transport.write(frame)
 
-    async def ask_atr(self) -> bytes:
-        """The emulator's ATR. Raises DriverError(POWER) if there is none in time."""
+    async def ask_atr(self, order: bytes) -> bytes:
+        """The ATR, after a frame that has no answer. Raises DriverError(POWER) if there is none in time."""
         seconds = BUSY_ATR_TIMEOUT if self._answers else ATR_TIMEOUT
         why = f"it did not answer the question for its ATR within {seconds:g} seconds"
         timer = self._loop.call_later(seconds, self.drop, why, Reason.POWER)
         try:
-            atr = await self.ask(_ASK_ATR)
+            # in one piece, so that the emulator is woken once
+            atr = await self.ask(order + _ASK_ATR)
         finally:
             timer.cancel()
         if len(atr) > MAX_ATR_SIZE:
@@ -271,8 +272,7 @@ class VpcdSlot(Slot):
     async def _start(self, frame: bytes) -> bytes:
         emulator = self._connected()
         self._atr = b""
-        emulator.tell(frame)
-        self._atr = atr = await emulator.ask_atr()
+        self._atr = atr = await emulator.ask_atr(frame)
         return atr
 
     def _present(self) -> Emulator | None:

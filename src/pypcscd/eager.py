@@ -104,6 +104,12 @@ class Running(Waiter, Generic[T]):
         result: T = self.value
         return result
 
+    def take(self) -> T:
+        """``result``, which is forgotten: who waits for the next call may have to wait for long."""
+        result = self.result()
+        self.value = None
+        return result
+
     def wake(self) -> None:
         self._waiting = None
         if self._is_cancelled:
@@ -126,7 +132,8 @@ class Running(Waiter, Generic[T]):
             step.wake(self)
             return False
         if isinstance(step, Finished):
-            self.value = step.value
+            # the generator keeps it until the next one, and it may be long
+            self.value, step.value = step.value, None
             self._has_ended = True
             return True
         if isinstance(step, _Failed):

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import logging
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -128,6 +129,40 @@ async def test_a_listener_that_fails_costs_nobody_anything() -> None:
     outcome.add_done_callback(fail)
     gate.set_result(None)
     assert [str(complaint["exception"]) for complaint in complaints] == ["a defect"]
+
+
+async def test_one_runner_for_one_coroutine_after_the_other() -> None:
+    """Whichever way the one before has ended."""
+    ends: list[str] = []
+    running: Running[str] = Running(lambda ended: ends.append(ended.take() if not ended.error else "failed"))
+
+    async def run(gate: Answer[str]) -> str:
+        return await gate
+
+    loop = asyncio.get_running_loop()
+    for number in range(3):
+        gate: Answer[str] = Answer(loop)
+        assert not running.begin(run(gate))
+        if number == 1:
+            running.cancel()
+            await asyncio.sleep(0)
+        else:
+            gate.set_result(f"done {number}")
+    assert ends == ["done 0", "failed", "done 2"]
+
+
+async def test_what_was_taken_is_forgotten() -> None:
+    class Result:
+        pass
+
+    async def make() -> Result:
+        return Result()
+
+    running: Running[Result] = Running()
+    assert running.begin(make())
+    taken = weakref.ref(running.take())
+    gc.collect()
+    assert taken() is None, "kept while nothing runs"
 
 
 async def test_wait_that_ends_at_once() -> None:

@@ -182,7 +182,7 @@ class Session:
                     self._pending = running
                     self._request = request
                     return
-                answer = running.result()
+                answer = running.take()
         except Exception as error:
             self._answer_failure(request, error)
         else:
@@ -193,7 +193,7 @@ class Session:
         self._pending = self._request = None
         error = running.error
         if error is None:
-            self._send(running.value)
+            self._send(running.take())
         elif isinstance(error, Exception):
             self._answer_failure(request, error)
         else:  # cancelled
