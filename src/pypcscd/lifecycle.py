@@ -66,7 +66,7 @@ def _let_clients_finish() -> None:
     """Do not take the processor from a client that is still sending.
 
     libpcsclite sends a request in up to three pieces. Woken by the first one, in the middle of that, we
-    would only see that the rest is missing; since Linux 6.6 that is what happens to half of all APDUs, and
+    would only see that the rest is missing; with Linux 6.18 that is what happens to half of all APDUs, and
     costs a quarter of our time. Batch scheduling (sched(7)) leaves us as large a share, but no such haste.
     """
     # The service manager, or whoever started us, may have chosen another policy, or forbid it.
