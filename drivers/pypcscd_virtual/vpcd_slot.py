@@ -173,8 +173,8 @@ class Emulator:
         if self._has_ended:
             return
         why = f"{self._slot.title}: emulator {self.peer} disconnected" + (f" ({error})" if error else "")
-        _log.info("%s", why)
         self._detach(DriverError(Reason.NO_CARD, why))
+        _log.info("%s", why)
 
 
 class VpcdSlot(Slot):
@@ -252,9 +252,9 @@ class VpcdSlot(Slot):
                 self._emulator.peer,
             )
             return False
-        _log.info("%s: emulator %s connected", self.title, emulator.peer)
         self._emulator = emulator
         self.update_presence(Presence.PRESENT)
+        _log.info("%s: emulator %s connected", self.title, emulator.peer)
         return True
 
     def emulator_gone(self) -> None:

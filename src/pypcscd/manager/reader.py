@@ -239,11 +239,11 @@ class Reader:
         self._lose_power()
         if self._told_presence is Presence.ABSENT:
             return
-        log.info("%s: card removed", self.name)
         self.mark_handles(ReturnCode.W_REMOVED_CARD)
         # What was begun with that card is over; its holder may not know yet, or never come back.
         self.lock.abandon()
         self._tell(Presence.ABSENT, ReaderState.ABSENT, b"")
+        log.info("%s: card removed", self.name)
 
     async def _follow_insertion(self, generation: int) -> None:
         """Power a new card; it is shown only together with its ATR."""
@@ -258,11 +258,12 @@ class Reader:
                 log.warning("%s: the card could not be powered: %s", self.name, error)
             if generation != self._presence_generation:
                 return
-            log.info("%s: card inserted, ATR %s", self.name, answer.hex(" ").upper() or "none")
             self._is_powered = state is _CARD_READY
             self._is_in_use = False
             self._tell(Presence.PRESENT, state, answer)
             self._schedule_power_down()
+            # those who wait for it come first
+            log.info("%s: card inserted, ATR %s", self.name, answer.hex(" ").upper() or "none")
 
     # --- commands to the card; the caller holds ``commands`` -----------------------------------
 
