@@ -94,7 +94,7 @@ class Answer(Generic[T]):
         if self._state != _PENDING:
             self._loop.call_soon(callback, self, context=context)
 
-    def wake(self, waiter: Waiter) -> None:
+    def set_waiter(self, waiter: Waiter) -> None:
         """``add_done_callback`` for one that is no task; it is pending."""
         self._asyncio_future_blocking = False
         self._waiter = waiter

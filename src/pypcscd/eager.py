@@ -129,7 +129,7 @@ class Running(Waiter, Generic[T]):
         """See to what the coroutine waits for. True: for nothing, it has ended."""
         if isinstance(step, Answer):
             self._waiting = step
-            step.wake(self)
+            step.set_waiter(self)
             return False
         if isinstance(step, Finished):
             # the generator keeps it until the next one, and it may be long
