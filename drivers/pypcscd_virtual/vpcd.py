@@ -8,7 +8,8 @@ import asyncio
 import ipaddress
 import logging
 import os
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from pypcscd.driver import Device, DeviceConfig, DeviceOpenError, Driver
@@ -37,10 +38,9 @@ class VpcdDevice(Device):
 
     async def listen(self, host: str, first_port: int) -> None:
         """Open the ports. Raises DeviceOpenError; then no port stays open."""
-        loop = asyncio.get_running_loop()
         for port, slot in enumerate(self._slots, first_port):
             try:
-                server = await loop.create_server(slot.new_connection, host, port)
+                server = await _serve(slot.new_connection, host, port)
             except OSError as error:
                 await self.close()
                 # asyncio wraps the system's text in another sentence; names that are not found have none
@@ -67,6 +67,24 @@ class VpcdDevice(Device):
             slot.close()
         # asyncio closes aborted sockets in its next turn
         await asyncio.sleep(0)
+
+
+async def _serve(new_connection: Callable[[], asyncio.Protocol], host: str, port: int) -> asyncio.Server:
+    """Raises OSError."""
+    loop = asyncio.get_running_loop()
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return await loop.create_server(new_connection, host, port)
+    # To look this up, the loop would start threads. With a named protocol, asyncio sets TCP_NODELAY.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        return await loop.create_server(new_connection, sock=listening)
+    except OSError:
+        listening.close()
+        raise
 
 
 class VpcdDriver(Driver):

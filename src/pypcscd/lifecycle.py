@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -50,6 +51,7 @@ def run(
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(lifecycle.run(ready))
     finally:
+        gc.unfreeze()
         lifecycle.has_ended()
 
 
@@ -104,6 +106,9 @@ class _Lifecycle:
         try:
             starting.result()
             self._is_serving = True
+            # From here on there is garbage to look for, but not among what the start made.
+            gc.freeze()
+            gc.enable()
             self._notifier.ready(self._status())
             if ready is not None:
                 ready()

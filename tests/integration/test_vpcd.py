@@ -588,6 +588,9 @@ async def test_loopback_only_unless_asked(caplog: pytest.LogCaptureFixture) -> N
     async with opened(host="0.0.0.0"):
         (line,) = warnings(caplog)
         assert "0.0.0.0" in line
+    async with opened(host="localhost") as (device, port):
+        found = {listener.getsockname()[:2] for listener in device._servers[0].sockets}
+        assert ("127.0.0.1", port) in found
     with pytest.raises(DeviceOpenError, match=r"no-such-host\.invalid"):
         async with opened(host="no-such-host.invalid"):
             pass
