@@ -45,6 +45,10 @@ _new: Final = tuple.__new__
 #: what every body that can be its own answer ends in
 _RV_SIZE: Final = 4
 _SUCCESS: Final = bytes(_RV_SIZE)
+#: a response from so many bytes on is not copied to stand behind its head
+_LONG: Final = 16 * 1024
+#: what is to be sent: in one piece, or in two that follow each other
+Pieces = bytes | tuple[bytes, bytes]
 #: records in the reader table of a client that does not ask for their number
 FIXED_TABLE_SIZE: Final = 16
 _WITH_DATA: Final = (Command.TRANSMIT, Command.CONTROL)
@@ -236,8 +240,11 @@ class ServerConnection:
         answer = self._body[:-_RV_SIZE] + _SUCCESS
         return answer if not self._is_first_look else answer + self._release_event()
 
-    def reply_transmit(self, request: Transmit, protocol: int, response: bytes) -> bytes:
-        """``reply`` to TRANSMIT with the protocol used and the card's response, at a third of its cost."""
+    def reply_transmit(self, request: Transmit, protocol: int, response: bytes) -> Pieces:
+        """``reply`` to TRANSMIT with the protocol used and the card's response, at a third of its cost.
+
+        A long response stays a piece of its own.
+        """
         if self._outstanding is not _TRANSMIT:
             raise LocalProtocolError("a card's response belongs to TRANSMIT")
         filled_in = self.codec.pack_transmitted(protocol, request.receive_pci_length, len(response), 0)
@@ -245,7 +252,7 @@ class ServerConnection:
         self._outstanding = None
         if self._is_first_look:
             response += self._release_event()
-        return encoded + response
+        return encoded + response if len(response) < _LONG else (encoded, response)
 
     def reply_readers(self, records: bytes) -> bytes:
         """The answer that is a reader table, made by ``codec.encode_table`` or ``encode_records``."""

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from pypcscd.manager.handles import Client, InsufficientBufferError
 from pypcscd.manager.manager import Manager
-from pypcscd.protocol.connection import FIXED_TABLE_SIZE, Request, ServerConnection
+from pypcscd.protocol.connection import FIXED_TABLE_SIZE, Pieces, Request, ServerConnection
 from pypcscd.protocol.dialects import DIALECTS, NATIVE_ORDER, NEWEST, Codec, WaitAnswer
 from pypcscd.protocol.messages import (
     Attribute,
@@ -51,7 +51,7 @@ _NUMERIC_ATTRIBUTES = frozenset(
 
 
 #: an answer, or the coroutine that makes it where that may take time
-_Answering = bytes | Coroutine[Any, Any, bytes]
+_Answering = bytes | Coroutine[Any, Any, Pieces]
 
 
 class NoAnswerError(Exception):
@@ -238,7 +238,7 @@ class Calls:
 
     # --- using a card -------------------------------------------------------------------------
 
-    async def _transmit(self, body: Transmit, data: bytes) -> bytes:
+    async def _transmit(self, body: Transmit, data: bytes) -> Pieces:
         card, protocol, _, _, _, _, room, _ = body
         used, response = await self._manager.transmit(self._client, card, protocol, data, room)
         return self._connection.reply_transmit(body, used, response)

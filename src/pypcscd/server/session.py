@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from pypcscd import eager
 from pypcscd.manager.handles import Client, UnknownHandleError
-from pypcscd.protocol.connection import RemoteProtocolError, Request, ServerConnection
+from pypcscd.protocol.connection import Pieces, RemoteProtocolError, Request, ServerConnection
 from pypcscd.protocol.observer import Tap
 from pypcscd.scard import PcscError, ReturnCode
 from pypcscd.server.access import Peer
@@ -43,9 +43,9 @@ class Session:
         self.tap: Tap | None = None
         self._is_refused = False
         #: carries out the calls that may have to wait; few clients that are idle have made any
-        self._running: eager.Running[bytes] | None = None
+        self._running: eager.Running[Pieces] | None = None
         #: what is waited for: a call, or whether the client may make any
-        self._pending: eager.Running[bytes] | eager.Running[bool] | None = None
+        self._pending: eager.Running[Pieces] | eager.Running[bool] | None = None
         #: the request that the call belongs to
         self._request: Any = None
         self._is_congested = False
@@ -172,12 +172,14 @@ class Session:
 
     def _begin(self, request: Request) -> None:
         try:
-            answer = self._calls.answer(request)
-            if not isinstance(answer, bytes):
+            answering = self._calls.answer(request)
+            if isinstance(answering, bytes):
+                answer: Pieces = answering
+            else:
                 if self._running is None:
                     self._running = eager.Running(self._complete)
                 running = self._running
-                if not running.begin(answer):
+                if not running.begin(answering):
                     # It has not ended: what it waits for is settled later than in this call.
                     self._pending = running
                     self._request = request
@@ -188,7 +190,7 @@ class Session:
         else:
             self._send(answer)
 
-    def _complete(self, running: eager.Running[bytes]) -> None:
+    def _complete(self, running: eager.Running[Pieces]) -> None:
         request = self._request
         self._pending = self._request = None
         error = running.error
@@ -218,11 +220,16 @@ class Session:
     def _notify(self, rv: ReturnCode) -> None:
         self._send(self._connection.event(rv))
 
-    def _send(self, data: bytes) -> None:
-        if self._transport is not None:
-            if self.tap is not None:
-                self.tap.sent(data)
+    def _send(self, data: Pieces) -> None:
+        if self._transport is None:
+            return
+        if self.tap is not None:
+            for piece in (data,) if isinstance(data, bytes) else data:
+                self.tap.sent(piece)
+        if isinstance(data, bytes):
             self._transport.write(data)
+        else:
+            self._transport.writelines(data)
 
     # --- when things go wrong -----------------------------------------------------------------
 
