@@ -29,7 +29,9 @@ class VpcdDevice(Device):
     def __init__(self, name: str, slots: int) -> None:
         super().__init__()
         self._name = name
-        self._slots = [VpcdSlot(f"vpcd reader {name!r} slot {number:02X}") for number in range(slots)]
+        room = memoryview(bytearray(wire.MAX_FRAME))
+        titles = (f"vpcd reader {name!r} slot {number:02X}" for number in range(slots))
+        self._slots = [VpcdSlot(title, room) for title in titles]
         self._servers: list[asyncio.Server] = []
 
     @property

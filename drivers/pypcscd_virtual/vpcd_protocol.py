@@ -13,6 +13,8 @@ DEFAULT_PORT = 35963
 #: what the two-byte length can express, bytes
 MAX_PAYLOAD = 0xFFFF
 _LENGTH_SIZE = 2
+#: bytes of the longest frame
+MAX_FRAME = _LENGTH_SIZE + MAX_PAYLOAD
 
 
 class Control(enum.IntEnum):
@@ -68,7 +70,7 @@ class Decoder:
 
     def __init__(self) -> None:
         #: an unfinished frame: what there is of its payload, or the one byte of its length
-        self._parts: list[bytes | memoryview] = []
+        self._parts: list[bytes] = []
         #: bytes of that frame that are still to come; 0 while its length is not known
         self._missing = 0
 
@@ -78,30 +80,32 @@ class Decoder:
         known = _LENGTH_SIZE if self._missing else 0
         return known + sum(len(part) for part in self._parts)
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """Take bytes in, and return the payloads (0 to 65,535 bytes) that are complete with them."""
+    def feed(self, data: bytes | memoryview) -> list[bytes]:
+        """Take bytes in, and return the payloads (0 to 65,535 bytes) that are complete with them.
+
+        ``data`` may change afterwards: what is needed of it is copied.
+        """
         size = len(data)
         missing = self._missing
         if not self._parts and missing == 0:
             # nearly always: exactly one frame in one delivery
             if size >= _LENGTH_SIZE and data[0] << 8 | data[1] == size - _LENGTH_SIZE:
-                return [data[_LENGTH_SIZE:]]
+                return [bytes(data[_LENGTH_SIZE:])]
             return self._cut(data)
         if missing > size:
-            self._parts.append(data)
+            self._parts.append(bytes(data))
             self._missing = missing - size
             return []
         parts, self._parts, self._missing = self._parts, [], 0
         if missing == 0:
-            return self._cut(bytes(parts[0]) + data)
-        # A long answer comes in pieces, which are copied once.
-        parts.append(data if missing == size else data[:missing])
+            return self._cut(parts[0] + data)
+        parts.append(bytes(data[:missing]))
         frames = [b"".join(parts)]
         if missing < size:
             frames += self._cut(data[missing:])
         return frames
 
-    def _cut(self, data: bytes) -> list[bytes]:
+    def _cut(self, data: bytes | memoryview) -> list[bytes]:
         """The payloads in what begins with a frame; the rest is kept."""
         frames: list[bytes] = []
         position, size = 0, len(data)
@@ -110,10 +114,10 @@ class Decoder:
             end = begin + (data[position] << 8 | data[position + 1])
             if end > size:
                 self._missing = end - size
-                self._parts = [memoryview(data)[begin:]]
+                self._parts = [bytes(data[begin:])]
                 return frames
-            frames.append(data[begin:end])
+            frames.append(bytes(data[begin:end]))
             position = end
         if position < size:
-            self._parts = [data[position:]]
+            self._parts = [bytes(data[position:])]
         return frames

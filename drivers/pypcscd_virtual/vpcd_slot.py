@@ -30,12 +30,14 @@ _ASK_ATR = wire.encode_control(wire.Control.ATR)
 class Emulator:
     """One emulator that has connected to the port of a slot.
 
-    The event loop takes it for an ``asyncio.Protocol``. It is not derived from that, because a compiled
-    class is quick only without interpreted ancestors.
+    The event loop takes it for an ``asyncio.BufferedProtocol``. It is not derived from that, because a
+    compiled class is quick only without interpreted ancestors.
     """
 
-    def __init__(self, slot: "VpcdSlot") -> None:
+    def __init__(self, slot: "VpcdSlot", room: memoryview) -> None:
+        """``room``: where the event loop puts what it receives; it may be the same for all emulators."""
         self._slot = slot
+        self._room = room
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._decoder = wire.Decoder()
@@ -57,7 +59,17 @@ class Emulator:
             self._watch = self._loop.call_later(EXCHANGE_TIMEOUT, self._look_after, answer)
         return answer
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._room
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._take(self._room[:nbytes])
+
     def data_received(self, data: bytes) -> None:
+        """For asyncio's own loop, which has buffers only for what is derived from its class."""
+        self._take(data)
+
+    def _take(self, data: bytes | memoryview) -> None:
         payloads = self._decoder.feed(data)
         if len(payloads) == 1 and self._answers:
             answer = self._answers.popleft()
@@ -183,10 +195,12 @@ class VpcdSlot(Slot):
     # A wait for an emulator ends after EXCHANGE_TIMEOUT, or at the latest after twice that.
     transmit_deadline = None
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, room: memoryview) -> None:
+        """``room``: for what emulators send, see ``Emulator``."""
         super().__init__()
         #: which reader and slot this is, for messages
         self.title = title
+        self._room = room
         self._emulator: Emulator | None = None
         self._atr = b""
         self._is_closed = False
@@ -236,7 +250,7 @@ class VpcdSlot(Slot):
 
     def new_connection(self) -> asyncio.Protocol:
         """Somebody has connected to the port."""
-        return cast(asyncio.Protocol, Emulator(self))
+        return cast(asyncio.Protocol, Emulator(self, self._room))
 
     def emulator_came(self, emulator: Emulator) -> bool:
         """An emulator has connected. False: the slot is occupied, and the connection to be closed."""
