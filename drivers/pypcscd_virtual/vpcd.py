@@ -19,6 +19,13 @@ from pypcscd_virtual.vpcd_slot import VpcdSlot
 _log = logging.getLogger("pypcscd.vpcd")
 
 DEFAULT_HOST = "127.0.0.1"
+#: An emulator whose computer vanished must not hold the slot for ever. Connections inherit this.
+_KEEP_ALIVE = (
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+)
 #: slot numbers have two hexadecimal digits in reader names
 MAX_SLOTS = 256
 
@@ -42,7 +49,12 @@ class VpcdDevice(Device):
         """Open the ports. Raises DeviceOpenError; then no port stays open."""
         for port, slot in enumerate(self._slots, first_port):
             try:
-                server = await _serve(slot.new_connection, host, port)
+                server = await _bind(slot.new_connection, host, port)
+                self._servers.append(server)
+                for listening in server.sockets:
+                    for level, option, value in _KEEP_ALIVE:
+                        listening.setsockopt(level, option, value)
+                await server.start_serving()
             except OSError as error:
                 await self.close()
                 # asyncio wraps the system's text in another sentence; names that are not found have none
@@ -52,7 +64,6 @@ class VpcdDevice(Device):
                     f"'ss -tanp sport = :{port}' shows who has the port; "
                     "end that program, or choose other ports with the option 'port'"
                 ) from error
-            self._servers.append(server)
         addresses = {listener.getsockname()[0] for server in self._servers for listener in server.sockets}
         if not all(ipaddress.ip_address(address).is_loopback for address in addresses):
             _log.warning(
@@ -71,19 +82,19 @@ class VpcdDevice(Device):
         await asyncio.sleep(0)
 
 
-async def _serve(new_connection: Callable[[], asyncio.Protocol], host: str, port: int) -> asyncio.Server:
-    """Raises OSError."""
+async def _bind(new_connection: Callable[[], asyncio.Protocol], host: str, port: int) -> asyncio.Server:
+    """A server that does not serve yet. Raises OSError."""
     loop = asyncio.get_running_loop()
     try:
         ipaddress.IPv4Address(host)
     except ValueError:
-        return await loop.create_server(new_connection, host, port)
+        return await loop.create_server(new_connection, host, port, start_serving=False)
     # To look this up, the loop would start threads. With a named protocol, asyncio sets TCP_NODELAY.
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
-        return await loop.create_server(new_connection, sock=listening)
+        return await loop.create_server(new_connection, sock=listening, start_serving=False)
     except OSError:
         listening.close()
         raise

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import select
-import socket
 from collections import deque
 from typing import cast
 
@@ -162,15 +161,6 @@ class Emulator:
             self._has_ended = True
             transport.close()
             return
-        # asyncio has set TCP_NODELAY. An emulator whose computer vanished must not hold the slot for ever
-        connection: socket.socket = transport.get_extra_info("socket")
-        for option, value in (
-            (socket.TCP_KEEPIDLE, 30),
-            (socket.TCP_KEEPINTVL, 10),
-            (socket.TCP_KEEPCNT, 3),
-        ):
-            connection.setsockopt(socket.IPPROTO_TCP, option, value)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def eof_received(self) -> None:
         """An emulator that ends one direction has ended both."""

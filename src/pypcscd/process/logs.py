@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from pypcscd.process.journal import SOCKET, JournalHandler, syslog_priority
+from pypcscd.process.later import Later
 from pypcscd.process.repeats import Repeats
 
 #: what ``configure`` may be told about colours: yes, no, or as the terminal can
@@ -35,7 +36,8 @@ def configure(
 
     If that is the journal, or the daemon is ``in_background``, they go to the journal with fields, of
     which one is the reader if a line speaks of something that ``is_reader``; without a journal to syslog.
-    Of warnings that repeat themselves only some are sent (``repeats.py``), unless ``level`` is debug.
+    Unless ``level`` is debug, of warnings that repeat themselves only some are sent (``repeats.py``), and
+    lesser lines not in the middle of things (``later.py``).
     """
     handlers: list[logging.Handler] = []
     stream = stream or sys.stderr
@@ -52,7 +54,7 @@ def configure(
         handlers.append(early)
     root = logging.getLogger()
     # Whoever looks for a cause wants every line; an administrator wants to see the others, too.
-    root.handlers[:] = handlers if level <= logging.DEBUG else [Repeats(handlers)]
+    root.handlers[:] = handlers if level <= logging.DEBUG else [Repeats([Later(handlers)])]
     root.setLevel(level)
     # asyncio's own debug lines say nothing to an administrator
     logging.getLogger("asyncio").setLevel(max(level, logging.WARNING))

@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Hashable, Sequence
 
+from pypcscd.process.relay import Relay
 from pypcscd.server.access import Peer
 
 #: seconds for which lines are counted together
@@ -34,12 +35,11 @@ class _Kind:
         self.last: logging.LogRecord | None = None
 
 
-class Repeats(logging.Handler):
-    """Gives lines to other handlers, and owns these."""
+class Repeats(Relay):
+    """Lets lines through, but not all that are alike."""
 
     def __init__(self, handlers: Sequence[logging.Handler]) -> None:
-        super().__init__()
-        self._handlers = handlers
+        super().__init__(handlers)
         self._kinds: dict[Hashable, _Kind] = {}
         self._begun = self._ends = 0.0
         self._has_timer = False
@@ -47,7 +47,7 @@ class Repeats(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             if record.levelno < logging.WARNING:
-                self._pass_on(record)
+                self.pass_on(record)
             else:
                 self._limit(record)
         except Exception:
@@ -56,8 +56,6 @@ class Repeats(logging.Handler):
     def close(self) -> None:
         """Say what has not been said yet, and close the other handlers."""
         self._tell()
-        for handler in self._handlers:
-            handler.close()
         super().close()
 
     def _limit(self, record: logging.LogRecord) -> None:
@@ -72,7 +70,7 @@ class Repeats(logging.Handler):
                 self._kinds[key] = kind
         kind.said += 1
         if kind.said <= _FEW:
-            self._pass_on(record)
+            self.pass_on(record)
             return
         kind.left_out += 1
         kind.last = record
@@ -108,14 +106,9 @@ class Repeats(logging.Handler):
                 record, count = kind.last, kind.left_out
                 kind.last, kind.left_out = None, 0
                 if record is not None:
-                    self._pass_on(record if count == 1 else _summary(record, count, seconds))
+                    self.pass_on(record if count == 1 else _summary(record, count, seconds))
         finally:
             self.release()
-
-    def _pass_on(self, record: logging.LogRecord) -> None:
-        for handler in self._handlers:
-            if record.levelno >= handler.level:
-                handler.handle(record)
 
 
 def _key(record: logging.LogRecord) -> Hashable:
