@@ -17,17 +17,17 @@ ATTEMPTS = 3
 
 #: row -> which of ours, and the bound of its ratio to pcscd
 BOUNDS: Mapping[str, Mapping[str, float]] = {
-    "apdu-5": {"vpcd": 2.7, "native": 4.5},
-    "apdu-5-cpu": {"vpcd": 4.0, "native": 8.0},
-    "apdu-64k": {"vpcd": 3.5, "native": 5.0},
-    "status": {"vpcd": 4.0},
-    "list": {"vpcd": 4.0},
-    "changes": {"vpcd": 4.5},
-    "connect": {"vpcd": 5.0},
-    "readers-8": {"vpcd": 3.5},
-    "contend-4-rate": {"vpcd": 0.2},
-    "contend-4-worst": {"vpcd": 0.2},
-    "think-4-p99": {"vpcd": 0.2},
+    "apdu-5": {"vpcd": 1.8, "native": 3.5},
+    "apdu-5-cpu": {"vpcd": 2.0, "native": 5.0},
+    "apdu-64k": {"vpcd": 2.0, "native": 4.0},
+    "status": {"vpcd": 3.0},
+    "list": {"vpcd": 3.0},
+    "changes": {"vpcd": 3.0},
+    "connect": {"vpcd": 3.5},
+    "readers-8": {"vpcd": 2.0},
+    "contend-4-rate": {"vpcd": 0.6},
+    "contend-4-worst": {"vpcd": 0.1},
+    "think-4-p99": {"vpcd": 0.1},
     "event-1-p50": {"vpcd": 0.1},
     # of processor time: the wall time of a start is that of whatever else runs
     "exec-cpu": {"vpcd": 90.0},
