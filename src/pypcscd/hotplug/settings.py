@@ -4,8 +4,10 @@ import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pypcscd.hotplug.interface import UsbInterface
+if TYPE_CHECKING:
+    from pypcscd.hotplug.interface import UsbInterface
 
 DEFAULT_DRIVER_DIRECTORY = Path("/usr/lib/pcsc/drivers")
 
@@ -50,7 +52,7 @@ class UsbRule:
         """It can only be meant for certain devices, so it may be for one that does not look like a reader."""
         return any(said is not None for said in (self.vendor, self.serial, self.port))
 
-    def matches(self, interface: UsbInterface, name: str) -> bool:
+    def matches(self, interface: "UsbInterface", name: str) -> bool:
         pairs = (
             (self.vendor, interface.vendor),
             (self.product, interface.product),
