@@ -55,7 +55,7 @@ def test_the_first_client_starts_it(short_dir: Path) -> None:
     with Activator([listening], ["--socket", path, "--virtual", "hello"], short_dir / "log") as activator:
         assert reader_names(path) == ["Virtual hello 00 00"]
         pid_path = path.with_suffix(".pid")
-        assert f"serving on {path}, 1 reader" in activator.log
+        wait_for(lambda: f"serving on {path}, 1 reader" in activator.log, "the line that it serves")
         os.kill(int(pid_path.read_text()), signal.SIGTERM)
         wait_for(lambda: activator.statuses, "the end")
         assert activator.statuses == [0]
