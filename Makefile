@@ -77,7 +77,7 @@ $(COMPILED)/.installed: $(SOURCES) pyproject.toml setup.py | venv
 # Once as it is edited, and what matters once more as it is installed.
 test: setup lint compiled
 	@rm -rf build/tests
-	$(BIN)/pytest --junit-xml=build/tests/all.xml
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup --junit-xml=build/tests/all.xml
 	PYTHONPATH=$(COMPILED) $(BIN)/pytest --compiled --junit-xml=build/tests/compiled.xml
 
 # A part of "make test"; the first run downloads a kernel.

@@ -15,6 +15,9 @@ AGAIN_COMPILED = (
     *(f"integration/test_{name}" for name in ("ifdhandler", "sharing", "vpcd")),
 )
 
+#: half of the time: what runs beside all others where two processes run the tests
+BESIDE = tuple(f"system/test_{name}" for name in ("drivers", "hotplug", "usb"))
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -40,9 +43,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
     if config.getoption("--compiled"):
-        here = Path(__file__).parent
         items[:] = [item for item in items if str(item.path.relative_to(here)).startswith(AGAIN_COMPILED)]
+    for item in items:
+        is_long = str(item.path.relative_to(here)).startswith(BESIDE)
+        item.add_marker(pytest.mark.xdist_group("beside" if is_long else "others"))
 
 
 @pytest.fixture(scope="session")
