@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from pypcscd.configuration.config import DaemonError
 
@@ -33,16 +34,48 @@ _LEVELS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon or a tool; returns the exit status."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    _open_standard_streams()
     if words and words[0] in _TOOLS:
-        module, _ = _TOOLS[words[0]]
-        status: int = import_module(module).main(words[1:])
-        return status
+        return _tool(words[0], words[1:])
+    if words and not words[0].startswith("-"):
+        sys.stderr.write(f"pypcscd: there is no tool {words[0]!r}; there are {', '.join(_TOOLS)}\n")
+        return 1
     # What a start makes stays: looking for garbage in it again and again costs 6 % of its time.
     gc.disable()
     try:
         return _daemon(words)
     finally:
         gc.enable()
+
+
+def _open_standard_streams() -> None:
+    """Those that were closed: a socket would get the number of one, and what is printed."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - until the end
+
+
+def _tool(name: str, words: Sequence[str]) -> int:
+    """Run a tool; what can happen to each of them ends here."""
+    module, _ = _TOOLS[name]
+    try:
+        try:
+            status: int = import_module(module).main(words)
+        finally:
+            # now, because the interpreter does it where nobody could catch what happens
+            sys.stdout.flush()
+    except OSError as error:
+        if error.filename is None:
+            # What could not be written the interpreter would try to write once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            # Whoever read it has gone, as "head" does: no reason to complain.
+            return 128 + signal.SIGPIPE
+        sys.stderr.write(f"pypcscd {name}: {error.filename or 'writing'}: {error.strerror or error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return status
 
 
 def _daemon(words: Sequence[str]) -> int:
@@ -53,7 +86,7 @@ def _daemon(words: Sequence[str]) -> int:
     if options.hotplug:
         from pypcscd.process.rescan import ask_for_rescan
 
-        return ask_for_rescan(options.socket.absolute())
+        return ask_for_rescan(options.socket)
     # Whoever asks for a reload or a rescan too early must not end the daemon.
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

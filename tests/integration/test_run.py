@@ -119,6 +119,12 @@ def test_hello_world(run: Runner) -> None:
     assert result.stdout.splitlines()[-2:] == ["answer 9000", f"answer {GREETING}"]
 
 
+def test_no_card(run: Runner) -> None:
+    result = run("--card", "none", "--", PYPCSCD, "apdu", SELECT)
+    assert result.returncode == 1
+    assert "Virtual none 00 00: SCARD_E_NO_SMARTCARD" in result.stderr
+
+
 def test_a_card_of_ones_own(run: Runner, tmp_path: Path) -> None:
     (tmp_path / "mycards.py").write_text(
         "from pypcscd_virtual.card import Card\n"

@@ -95,7 +95,7 @@ def test_mistakes_are_named_by_file_line_and_reason(path: Path, text: str, line:
 
 
 def test_files_that_cannot_be_read(path: Path) -> None:
-    with pytest.raises(SettingsError, match=f"{path}: No such file"):
+    with pytest.raises(SettingsError, match=f"cannot read the settings {path}: No such file"):
         load(path, Config())
     path.write_bytes(b"[limits]\n# caf\xe9\n")
     with pytest.raises(SettingsError, match=f"{path}:2: byte E9 is not UTF-8"):

@@ -2,12 +2,16 @@
 
 import socket
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
+from pypcscd import cli
 from pypcscd.protocol import DIALECTS, Command, ServerConnection
 from pypcscd.protocol.messages import EstablishContext, Version
-from pypcscd.scard import ReaderStatus
-from pypcscd.tools.client import Client
+from pypcscd.scard import ReaderStatus, ReturnCode
+from pypcscd.tools.client import Client, ClientError, why_unreachable
 
 READERS = (ReaderStatus("Reader 00 00", 0, 2),)
 
@@ -30,16 +34,79 @@ def serve_as_2_4_1(listening: socket.socket) -> None:
                 client.sendall(connection.reply_readers(connection.codec.encode_table(READERS, 16)))
 
 
-def test_daemon_that_accepts_a_newer_client_in_its_own_version(tmp_path: Path) -> None:
+def refuse(listening: socket.socket) -> None:
+    """One client, who is denied access."""
+    connection = ServerConnection()
+    with listening, listening.accept()[0] as client:
+        connection.receive_data(client.recv(4096))
+        assert connection.next_request() is not None
+        client.sendall(connection.reply(Version(4, 6, ReturnCode.W_SECURITY_VIOLATION)))
+
+
+def hang_up(listening: socket.socket) -> None:
+    """One client, whose first words are not even read."""
+    with listening, listening.accept()[0]:
+        pass
+
+
+def speak_otherwise(listening: socket.socket) -> None:
+    with listening, listening.accept()[0] as client:
+        client.sendall(b'{"admin": "pypcscd", "version": 1}')
+        client.recv(4096)
+
+
+Served = Callable[[Callable[[socket.socket], None]], Path]
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    """Serves one client; gives the path of the socket."""
     path = tmp_path / "socket"
-    listening = socket.socket(socket.AF_UNIX)
-    listening.bind(str(path))
-    listening.listen()
-    server = threading.Thread(target=serve_as_2_4_1, args=(listening,))
-    server.start()
-    client = Client(path)
+    servers: list[threading.Thread] = []
+
+    def serve(how: Callable[[socket.socket], None]) -> Path:
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(str(path))
+        listening.listen()
+        servers.append(threading.Thread(target=how, args=(listening,)))
+        servers[0].start()
+        return path
+
+    yield serve
+    for server in servers:
+        server.join()
+
+
+def test_daemon_that_accepts_a_newer_client_in_its_own_version(served: Served) -> None:
+    client = Client(served(serve_as_2_4_1))
     try:
         assert client.readers() == READERS
     finally:
         client.close()
-        server.join()
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        (refuse, "access to {} was denied; the daemon's log says"),
+        (hang_up, "the daemon on {} closed the connection; its log says why"),
+        (speak_otherwise, "what listens on {} is no PC/SC daemon"),
+    ],
+)
+def test_daemon_that_does_not_serve_us(
+    served: Served, how: Callable[[socket.socket], None], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = served(how)
+    assert cli.main(["scan", "--socket", str(path)]) == 1
+    assert capsys.readouterr().err.startswith(f"pypcscd scan: {why.format(path)}")
+
+
+def test_a_path_that_is_too_long(tmp_path: Path) -> None:
+    path = tmp_path / (107 * "x")
+    with pytest.raises(ClientError, match="a socket's path has 107 bytes at most"):
+        Client(path)
+
+
+def test_nothing_is_said_of_starting_a_daemon_to_who_may_not_reach_it() -> None:
+    told = why_unreachable(Path("/run/socket"), PermissionError(13, "Permission denied"))
+    assert told == "you may not open /run/socket, or a folder on the way to it: become a user who may"

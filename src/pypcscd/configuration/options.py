@@ -10,6 +10,7 @@ from typing import NoReturn
 from pypcscd import __version__
 from pypcscd.configuration.config import DEFAULT_READER_CONF, DEFAULT_SETTINGS, DEFAULT_SOCKET, Config
 from pypcscd.configuration.device_options import add_device_options, chosen_devices
+from pypcscd.paths import excess
 from pypcscd.scard import MAX_READERNAME
 from pypcscd.server.rules import SocketConfig
 
@@ -34,12 +35,6 @@ class _Parser(argparse.ArgumentParser):
         """As pcscd: usage and exit status 1."""
         self.print_usage(sys.stderr)
         self.exit(1, f"{self.prog}: {message}\n")
-
-
-class _Version(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        sys.stdout.write(_VERSION)
-        parser.exit()
 
 
 def parse(words: Sequence[str], tools: str) -> argparse.Namespace:
@@ -67,7 +62,9 @@ def _make_parser(tools: str) -> _Parser:
         description="A PC/SC resource manager daemon: lets programs share smart card readers.",
         epilog=f"tools (pypcscd TOOL --help tells more):\n{tools}",
     )
-    parser.add_argument("-v", "--version", action=_Version, nargs=0, help="show version and limits, and exit")
+    parser.add_argument(
+        "-v", "--version", action="version", version=_VERSION, help="show version and limits, and exit"
+    )
     parser.add_argument(
         "-f", "--foreground", action="store_true", help="stay in the foreground and log to stdout"
     )
@@ -80,7 +77,7 @@ def _make_parser(tools: str) -> _Parser:
     parser.add_argument(
         "--socket",
         metavar="PATH",
-        type=Path,
+        type=_socket_path,
         default=DEFAULT_SOCKET,
         help="socket for clients (%(default)s); they find another one by PCSCLITE_CSOCK_NAME",
     )
@@ -161,6 +158,13 @@ def _add_log_options(parser: argparse.ArgumentParser) -> None:
     logs.add_argument("-T", "--color", action="store_true", default=None, help="colours, with -f")
 
 
+def _socket_path(text: str) -> Path:
+    path = Path(text).absolute()
+    if too_long := excess(path):
+        raise argparse.ArgumentTypeError(too_long)
+    return path
+
+
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
@@ -197,7 +201,7 @@ def _first_word(options: argparse.Namespace) -> Config:
         # A daemon that was asked for virtual readers has those only, unless -c adds native ones.
         reader_conf = DEFAULT_READER_CONF
     return Config(
-        sockets=(SocketConfig(options.socket.absolute()),),
+        sockets=(SocketConfig(options.socket),),
         devices=devices,
         reader_conf=reader_conf,
         usb=not devices if options.usb is None else options.usb,

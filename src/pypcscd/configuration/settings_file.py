@@ -30,7 +30,7 @@ def load(path: Path, config: Config) -> Config:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from error
+        raise SettingsError(f"cannot read the settings {path}: {error.strerror}") from error
     try:
         text = raw.decode()
         content = tomllib.loads(text)

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pypcscd.hotplug.settings import CCID, IGNORE, LIBCCID
+from pypcscd.paths import excess
 from pypcscd.scard import MAX_BASE_NAME
 
-#: what the kernel's sun_path holds, without the final NUL
-_LONGEST_SOCKET_PATH = 107
 _LARGEST_BYTE = 0xFF
 _LONGEST_START = 60
 #: of users and groups; the number after it means "none" to the kernel
@@ -96,9 +95,8 @@ def directory(value: Any) -> Path:
 def socket_path(value: Any) -> Path:
     path = Path(os.path.normpath(directory(value)))
     _check_printable(value)
-    length = len(os.fsencode(path))
-    if length > _LONGEST_SOCKET_PATH:
-        raise ValueError(f"a socket's path has {_LONGEST_SOCKET_PATH} bytes at most; this one has {length}")
+    if too_long := excess(path):
+        raise ValueError(too_long)
     return path
 
 

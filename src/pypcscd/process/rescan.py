@@ -21,7 +21,8 @@ def ask_for_rescan(socket: Path) -> int:
         if pid:
             os.kill(pid, signal.SIGUSR1)
     except OSError as error:
-        return _fail(f"the daemon of {pid_path} cannot be told to look for readers: {error.strerror}")
+        todo = "; become root, or the user who runs it" if isinstance(error, PermissionError) else ""
+        return _fail(f"the daemon of {pid_path} cannot be told to look for readers: {error.strerror}{todo}")
     if not pid:
         return _fail(
             f"no daemon is running on {socket} (pid file {pid_path}); start one, or name its --socket"

@@ -5,6 +5,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from pypcscd.paths import excess
+
 VERSION = 1
 
 
@@ -35,6 +37,8 @@ class AdminClient:
             )
 
     def _why_not(self, error: OSError) -> str:
+        if too_long := excess(self._path):
+            return f"{self._path}: {too_long}"
         if isinstance(error, PermissionError):
             return (
                 f"{self._path} is for root and the daemon's own user and group; "
@@ -43,7 +47,8 @@ class AdminClient:
         comm = self._path.with_suffix(".comm")
         if comm.is_socket():
             return (
-                f"nobody answers on {self._path}: the daemon on {comm} is not pypcscd, or an older one; "
+                f"nobody answers on {self._path}: the daemon on {comm} is not pypcscd, or has another socket "
+                "before this one: name its first with --socket; "
                 "pypcscd spy -- COMMAND and pypcscd spy --proxy work with any daemon"
             )
         return (
@@ -59,7 +64,10 @@ class AdminClient:
 
     def ask(self, request: str, **parameters: Any) -> Any:
         """Send a request and wait for its answer; events that come before it are passed over."""
-        self._socket.sendall(json.dumps({"id": 1, "request": request, **parameters}).encode() + b"\n")
+        try:
+            self._socket.sendall(json.dumps({"id": 1, "request": request, **parameters}).encode() + b"\n")
+        except ConnectionError as error:
+            raise self._closed() from error
         while True:
             answer = self._next_object()
             if "error" in answer:
@@ -78,11 +86,17 @@ class AdminClient:
     def _next_object(self) -> dict[str, Any]:
         line = self.next_line()
         if line is None:
-            raise AdminError(f"the daemon closed the connection to {self._path}; its log says why")
-        content = json.loads(line)
+            raise self._closed()
+        try:
+            content = json.loads(line)
+        except ValueError:
+            content = None
         if not isinstance(content, dict):
             raise AdminError(f"{self._path} does not speak the admin protocol")
         return content
+
+    def _closed(self) -> AdminError:
+        return AdminError(f"the daemon closed the connection to {self._path}; its log says why")
 
     def has_line(self) -> bool:
         """A whole line has been received already."""

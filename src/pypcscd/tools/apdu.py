@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pypcscd.scard import PcscError, ReaderState, ReaderStatus
+from pypcscd.scard import PcscError, ReaderState, ReaderStatus, ReturnCode
 from pypcscd.tools.client import Client, ClientError, add_socket_option
 
 
@@ -37,24 +37,32 @@ def main(arguments: Sequence[str]) -> int:
 
 def _apdu(text: str) -> bytes:
     try:
-        return bytes.fromhex(text.replace(":", ""))
+        apdu = bytes.fromhex(text.replace(":", ""))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a row of hexadecimal bytes") from None
+        apdu = b""
+    if not apdu:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a row of hexadecimal bytes, two digits for each")
+    return apdu
 
 
 def _exchange(client: Client, wanted: str | None, apdus: Sequence[bytes]) -> None:
     reader = _choose(client.readers(), wanted)
-    with client.card(reader.name) as (card, protocol):
-        print(f"{reader.name} ({protocol.name})")
-        for apdu in apdus:
-            response = client.transmit(card, protocol, apdu)
-            print(f"> {apdu.hex(' ').upper()}\n< {_render(response)}", flush=True)
+    try:
+        with client.card(reader.name) as (card, protocol):
+            print(f"{reader.name} ({protocol.name})")
+            for apdu in apdus:
+                response = client.transmit(card, protocol, apdu)
+                print(f"> {apdu.hex(' ').upper()}\n< {_render(response)}", flush=True)
+    except PcscError as error:
+        is_taken = error.code == ReturnCode.E_SHARING_VIOLATION
+        who = "; pypcscd status shows by whom" if is_taken else ""
+        raise ClientError(f"{reader.name}: {error}{who}") from error
 
 
 def _choose(readers: Sequence[ReaderStatus], wanted: str | None) -> ReaderStatus:
     if not readers:
-        raise ClientError("there is no reader")
-    if wanted is None:
+        raise ClientError("there is no reader; the daemon's log says why, if there should be one")
+    if not wanted:
         return next((reader for reader in readers if ReaderState.PRESENT & reader.state), readers[0])
     if wanted.isdecimal() and int(wanted) < len(readers):
         return readers[int(wanted)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pypcscd.configuration.config import DEFAULT_SOCKET
+from pypcscd.paths import excess
 from pypcscd.protocol import DIALECTS, ClientConnection, Command, ReaderEvent, Reply
 from pypcscd.protocol.dialects import NEWEST
 from pypcscd.protocol.messages import (
@@ -43,6 +44,18 @@ def default_socket() -> Path:
     return Path(os.environ.get("PCSCLITE_CSOCK_NAME") or DEFAULT_SOCKET)
 
 
+def why_unreachable(path: Path, error: OSError) -> str:
+    """Why a daemon's socket cannot be connected to, and what to do."""
+    if too_long := excess(path):
+        return f"{path}: {too_long}"
+    if isinstance(error, PermissionError):
+        return f"you may not open {path}, or a folder on the way to it: become a user who may"
+    return (
+        f"no daemon answers on {path}: {error.strerror or error}; start one, "
+        "or name its socket with --socket or PCSCLITE_CSOCK_NAME"
+    )
+
+
 def add_socket_option(parser: ArgumentParser | _ArgumentGroup) -> None:
     """``--socket``, by which every tool finds its daemon."""
     parser.add_argument(
@@ -64,12 +77,14 @@ class Client:
             self._socket.connect(str(path))
         except OSError as error:
             self._socket.close()
-            raise ClientError(
-                f"no daemon answers on {path}: {error.strerror or error}; start one, "
-                "or name its socket with --socket or PCSCLITE_CSOCK_NAME"
-            ) from error
-        self._choose_dialect()
-        self._context = self._ask(Command.ESTABLISH_CONTEXT, EstablishContext(Scope.SYSTEM)).context
+            raise ClientError(why_unreachable(path, error)) from error
+        self._path = path
+        try:
+            self._choose_dialect()
+            self._context = self._ask(Command.ESTABLISH_CONTEXT, EstablishContext(Scope.SYSTEM)).context
+        except BaseException:
+            self._socket.close()
+            raise
 
     def close(self) -> None:
         self._socket.close()
@@ -93,7 +108,7 @@ class Client:
     def _start_waiting(self) -> tuple[ReaderStatus, ...]:
         command = Command.WAIT_READER_STATE_CHANGE
         if self._connection.dialect.counted_table:
-            self._socket.sendall(self._connection.request(command))
+            self._send(self._connection.request(command))
             return self.readers()
         return self._exchange(command).readers
 
@@ -124,9 +139,12 @@ class Client:
         offered = DIALECTS.get((reply.major, reply.minor))
         if offered is None:
             raise ClientError(
-                f"the daemon speaks protocol {reply.major}.{reply.minor}, which is not known here"
+                f"what listens on {self._path} is no PC/SC daemon, or one of an unknown protocol "
+                f"({reply.major}.{reply.minor}); name a daemon's socket with --socket"
             )
         self._connection.select_dialect(offered)
+        if reply.rv == ReturnCode.W_SECURITY_VIOLATION:
+            raise ClientError(f"access to {self._path} was denied; the daemon's log says what to add for it")
         if reply.rv == ReturnCode.E_SERVICE_STOPPED:
             reply = self._ask(Command.VERSION, Version(*offered.version))
         self._check(reply)
@@ -145,14 +163,26 @@ class Client:
     def _exchange(self, command: Command, body: Message | None = None, data: bytes = b"") -> Reply:
         if body is None and self._connection.dialect.wait_has_body:
             body = Waiting() if command is Command.WAIT_READER_STATE_CHANGE else None
-        self._socket.sendall(self._connection.request(command, body, data))
+        self._send(self._connection.request(command, body, data))
         while (event := self._connection.next_event()) is None:
             self._receive()
         assert isinstance(event, Reply)
         return event
 
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.sendall(data)
+        except ConnectionError as error:
+            raise self._closed() from error
+
     def _receive(self) -> None:
-        data = self._socket.recv(65536)
+        try:
+            data = self._socket.recv(65536)
+        except ConnectionError as error:
+            raise self._closed() from error
         if not data:
-            raise ClientError("the daemon closed the connection; its log says why")
+            raise self._closed()
         self._connection.receive_data(data)
+
+    def _closed(self) -> ClientError:
+        return ClientError(f"the daemon on {self._path} closed the connection; its log says why")

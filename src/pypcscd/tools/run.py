@@ -24,14 +24,17 @@ _TOOL = "pypcscd run"
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=_TOOL,
+        usage=f"{_TOOL} [options] -- COMMAND [ARGUMENT ...]",
         description="Run a command with a private PC/SC daemon of its own; no root, no hardware.",
         epilog="example: pypcscd run --card hello -- pcsc_scan",
     )
     add_device_options(parser, "--card")
     parser.add_argument("-d", "--debug", action="store_true", help="log everything the daemon does to stderr")
-    parser.add_argument("command", metavar="COMMAND", help="the command; its exit status is ours")
+    parser.add_argument("command", metavar="COMMAND", nargs="?", help="the command; its exit status is ours")
     parser.add_argument("arguments", metavar="ARGUMENT", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.error("say which COMMAND to run")
     logs.configure(logging.DEBUG if options.debug else logging.WARNING)
     try:
         return asyncio.run(_run(options))

@@ -27,8 +27,6 @@ def main(arguments: Sequence[str]) -> int:
     except (ClientError, PcscError) as error:
         print(f"pypcscd scan: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 

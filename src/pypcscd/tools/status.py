@@ -40,8 +40,6 @@ def main(arguments: Sequence[str]) -> int:
     except AdminError as error:
         print(f"pypcscd status: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pypcscd.tools.install.command import add_prefix_option, machine_at, require_root
+from pypcscd.tools.install.command import add_prefix_option, machine_at, require_root, say
 from pypcscd.tools.install.machine import InstallError
 from pypcscd.tools.install.remover import uninstall
 
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         require_root(options.prefix, "uninstall")
-        is_clean = uninstall(machine_at(options.prefix), print)
+        is_clean = uninstall(machine_at(options.prefix), say)
     except InstallError as error:
         print(f"pypcscd uninstall: {error}", file=sys.stderr)
         return 1

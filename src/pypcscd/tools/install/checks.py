@@ -27,8 +27,8 @@ _SCRATCH = tuple(map(Path, ("/tmp", "/var/tmp")))
 _SHOWS_HOMES = re.compile(r"^\s*ProtectHome\s*=\s*(no|false|off|0|read-only)\s*$", re.MULTILINE)
 _PACKAGES = ("pypcscd", "pypcscd_ccid", "pypcscd_ifdhandler", "pypcscd_virtual", "usb", "pyudev")
 _ELSEWHERE = (
-    "/usr/bin/python3 -m venv /opt/pypcscd && /opt/pypcscd/bin/pip install pypcscd && "
-    "/opt/pypcscd/bin/pypcscd install"
+    "in the folder of its sources: /usr/bin/python3 -m venv /opt/pypcscd && "
+    "/opt/pypcscd/bin/pip install . && /opt/pypcscd/bin/pypcscd install"
 )
 
 
@@ -112,7 +112,7 @@ def hidden_parts(machine: Machine, program: PurePosixPath) -> str | None:
             if part.is_relative_to(folder):
                 return (
                     f"the service cannot use {part}, because {folder} is hidden from it (ProtectHome, "
-                    f"PrivateTmp). Install pypcscd where everybody may read, for example: {_ELSEWHERE}"
+                    f"PrivateTmp). Install pypcscd where everybody may read, for example {_ELSEWHERE}"
                 )
     return None
 
@@ -132,7 +132,7 @@ def closed_program(machine: Machine, program: PurePosixPath) -> str | None:
     said = done.output.splitlines()[-1] if done.output else f"status {done.status}"
     return (
         f"a user without rights cannot run {program} ({said}), so the user pcscd could not. Give others the "
-        f"right to read it and to pass through its folders, or install it elsewhere: {_ELSEWHERE}"
+        f"right to read it and to pass through its folders, or install it elsewhere, for example {_ELSEWHERE}"
     )
 
 

@@ -1,6 +1,7 @@
 """The command ``pypcscd install``."""
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -77,6 +78,12 @@ def machine_at(prefix: Path | None) -> Machine:
     return Machine((prefix or Path("/")).absolute(), is_staged=prefix is not None)
 
 
+def say(step: str) -> None:
+    """Tell of a step; that nobody reads it any more is no reason to leave things half done."""
+    with contextlib.suppress(OSError):
+        print(step, flush=True)
+
+
 def require_root(prefix: Path | None, word: str) -> None:
     if prefix is None and os.geteuid() != 0:
         raise InstallError(f"this changes the system, so it must be run by root: sudo {sys.argv[0]} {word}")
@@ -84,15 +91,15 @@ def require_root(prefix: Path | None, word: str) -> None:
 
 def _install(machine: Machine, program: PurePosixPath, *, over_package: bool) -> None:
     items = list(wanted(program, machine.root))
-    installer = Installer(machine, items, print)
+    installer = Installer(machine, items, say)
     obstacles = list(_obstacles(machine, installer, program, over_package=over_package))
     if obstacles:
         raise InstallError("nothing was changed, because\n" + "\n".join(f"- {text}" for text in obstacles))
     for path in checks.drop_ins(machine):
-        print(f"note: {path} changes the unit and stays in force")
+        say(f"note: {path} changes the unit and stays in force")
     installer.install()
     shows = "" if machine.is_staged else ", pypcscd status shows readers and clients"
-    print(f"done; pypcscd uninstall takes it back{shows}")
+    say(f"done; pypcscd uninstall takes it back{shows}")
 
 
 def _obstacles(

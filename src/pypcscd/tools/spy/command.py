@@ -113,14 +113,6 @@ def main(arguments: Sequence[str]) -> int:
             return asyncio.run(_watch(options, watcher))
     except (ProxyError, AdminError, stream.StreamError) as error:
         return complain(_TOOL, str(error), 1)
-    except BrokenPipeError:
-        # whoever read our output has gone; nothing is left to be said, not even by the interpreter
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return SIGNALLED + 13
-    except OSError as error:
-        return complain(_TOOL, f"{error.filename or 'writing'}: {error.strerror or error}", 1)
-    except KeyboardInterrupt:
-        return SIGNALLED + 2
 
 
 def _watcher(options: argparse.Namespace, files: ExitStack) -> Watcher:

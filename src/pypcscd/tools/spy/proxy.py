@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import cast
 
 from pypcscd.control.stream import Closed, Data, Opened, Record
+from pypcscd.paths import excess
+from pypcscd.tools.client import why_unreachable
 
 _CREDENTIALS = struct.Struct("3i")
 _BACKLOG = 128
@@ -53,10 +55,7 @@ class Proxy:
             try:
                 probe.connect(str(self.upstream))
             except OSError as error:
-                raise ProxyError(
-                    f"no daemon answers on {self.upstream}: {error.strerror or error}; start one, "
-                    "or name its socket with --socket or PCSCLITE_CSOCK_NAME"
-                ) from error
+                raise ProxyError(why_unreachable(self.upstream, error)) from error
         try:
             self._remove_dead_socket()
             listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -65,9 +64,8 @@ class Proxy:
             loop = asyncio.get_running_loop()
             self._server = await loop.create_unix_server(self._accept, sock=listening, backlog=_BACKLOG)
         except OSError as error:
-            raise ProxyError(
-                f"cannot listen on {self._path}: {error.strerror or error}; choose another path"
-            ) from error
+            reason = excess(self._path) or error.strerror or error
+            raise ProxyError(f"cannot listen on {self._path}: {reason}; choose another path") from error
 
     def close(self) -> None:
         """Accept nobody any more and hang up on everybody."""
