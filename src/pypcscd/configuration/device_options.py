@@ -46,7 +46,7 @@ def add_device_options(parser: "_ActionsContainer", card_option: str) -> None:
     )
     # None: nothing was said about USB
     parser.add_argument(
-        "--usb", action="store_true", default=None, help="take up CCID readers on USB, as they come and go"
+        "--usb", action="store_true", default=None, help="take up readers on USB, as they come and go"
     )
     parser.add_argument(
         "-c",

@@ -85,7 +85,7 @@ def _make_parser(tools: str) -> _Parser:
         "--settings",
         metavar="FILE",
         type=Path,
-        help=f"settings to be read instead of {DEFAULT_SETTINGS} (see docs/settings.md)",
+        help=f"settings to be read instead of {DEFAULT_SETTINGS} (see pypcscd.toml(5))",
     )
     parser.add_argument(
         "-x",
