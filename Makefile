@@ -41,7 +41,9 @@ $(VENV)/.installed: $(BUILD)
 	@tests/packages.sh demo
 	@echo "== virtual environment with pypcscd in $(VENV)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@# Without the build's own environment, for which mypy would be downloaded: nothing is compiled here.
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade setuptools cffi
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev-installed: $(BUILD) | packages
