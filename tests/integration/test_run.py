@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import uuid
@@ -139,6 +140,16 @@ def test_a_card_of_ones_own(run: Runner, tmp_path: Path) -> None:
     assert result.stdout.splitlines()[1:] == ["atr 3B80800101", "answer 0A9000"]
 
 
+def test_a_port_that_is_taken(run: Runner, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run("--vpcd", "1", "--vpcd-port", str(port), "--", "touch", tmp_path / "run")
+    assert result.returncode == 1
+    assert f"cannot listen on 127.0.0.1 port {port}" in result.stderr
+    assert "the command was not run" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_emulator_may_connect(run: Runner, tmp_path: Path) -> None:
     port = free_ports(1)
     command = ["--vpcd", "1", "--vpcd-port", str(port), "--", sys.executable, CLIENTS / "monitor.py"]
@@ -170,7 +181,7 @@ def test_ctrl_c_that_the_command_survives(run: Runner, tmp_path: Path) -> None:
     """It is the command that decides whether it ends; until then, it has its readers."""
     script = (
         "trap 'got=1' INT; echo started\n"
-        "while [ -z \"$got\" ]; do sleep 0.05; done\n"
+        'while [ -z "$got" ]; do sleep 0.05; done\n'
         f'"$0" "$1" "" {SELECT} 00000000 && exit 5'
     )
     command = ["sh", "-c", script, sys.executable, CLIENTS / "exchange.py"]

@@ -93,6 +93,16 @@ def test_nobody_reads_what_a_tool_prints(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+def test_an_installation_that_nobody_watches_is_complete(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    where = ["--prefix", str(tmp_path), "--program", "/opt/pypcscd/bin/pypcscd"]
+    with os.fdopen(writing, "wb") as out:
+        subprocess.run([*TOOL[:-1], *where], stdout=out, stderr=out, timeout=60, check=False)
+    done = subprocess.run([*TOOL, *where], capture_output=True, text=True, timeout=60, check=True)
+    assert "everything is in place" in done.stdout
+
+
 def test_what_a_tool_prints_cannot_be_written(tmp_path: Path) -> None:
     command = [*TOOL, "--prefix", str(tmp_path)]
     with Path("/dev/full").open("wb") as out:

@@ -82,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     shape.add_argument(
         "--show-secrets", action="store_true", help="do not hide PINs and keys, in files neither"
     )
-    shape.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="(auto)")
+    shape.add_argument(
+        "--color", choices=("auto", "always", "never"), default="auto", help="auto: on a terminal"
+    )
     parser.add_argument("command", metavar="COMMAND", nargs="?", help=argparse.SUPPRESS)
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
