@@ -355,6 +355,79 @@ async def test_a_removal_leaves_exclusive_access(desk: Desk) -> None:
     await desk.connect(second)
 
 
+async def test_exclusive_access_to_the_next_card_has_transactions_and_a_reset_at_its_end(desk: Desk) -> None:
+    first, second = desk.client(), desk.client()
+    holder = await desk.connect(first, EXCLUSIVE)
+    desk.insert(False)
+    desk.insert(True)
+    await turn()
+    await desk.manager.reconnect(first, holder, EXCLUSIVE, ANY, LEAVE)
+    await desk.manager.begin_transaction(first, holder)
+    await desk.manager.end_transaction(first, holder, LEAVE)
+    await refused(desk.manager.end_transaction(first, holder, LEAVE), ReturnCode.E_NOT_TRANSACTED)
+    desk.slot.calls.clear()
+    desk.manager.remove_client(first)
+    await turn()
+    assert desk.slot.calls == ["reset"]
+    await desk.connect(second)
+
+
+async def idle_desk() -> Desk:
+    """One with a card that nobody uses, and that was powered down."""
+    desk = Desk(FakeSlot(), Settings(power_down_delay=0, power_up_pause=0))
+    await desk.start()
+    async with asyncio.timeout(5):
+        while desk.readers[0].is_powered:
+            await asyncio.sleep(0)
+    desk.slot.calls.clear()
+    return desk
+
+
+@pytest.mark.parametrize("reason", [None, Reason.COMMUNICATION, Reason.NO_CARD])
+@pytest.mark.parametrize("presence", [Presence.ABSENT, Presence.UNKNOWN])
+async def test_a_card_taken_away_while_a_connection_powers_it(
+    reason: Reason | None, presence: Presence
+) -> None:
+    desk = await idle_desk()
+    desk.slot.gate = asyncio.Event()
+    connecting = asyncio.ensure_future(desk.connect(desk.client()))
+    await turn()
+    assert desk.slot.calls == ["power_on"]
+    desk.slot.update_presence(presence)
+    if reason is not None:
+        desk.slot.failures["power_on"] = reason
+    desk.slot.gate.set()
+    await refused(connecting, ReturnCode.E_NO_SMARTCARD)
+    assert desk.status.state == (NO_CARD if presence is Presence.ABSENT else DEAD)
+    assert desk.status.atr == b""
+
+
+async def test_a_card_taken_away_during_the_negotiation(desk: Desk) -> None:
+    desk.slot.gate = asyncio.Event()
+    connecting = asyncio.ensure_future(desk.connect(desk.client()))
+    await turn()
+    assert desk.slot.calls == ["set_protocol T1"]
+    desk.insert(False)
+    desk.insert(True)
+    desk.slot.gate.set()
+    await refused(connecting, ReturnCode.E_NO_SMARTCARD)
+    await turn()
+    assert (desk.status.state, desk.status.protocol, desk.status.sharing) == (CARD, 0, 0)
+
+
+@pytest.mark.parametrize("disposition", [RESET, UNPOWER])
+async def test_a_card_taken_away_while_it_is_reset(desk: Desk, disposition: Disposition) -> None:
+    client = desk.client()
+    card = await desk.connect(client)
+    desk.slot.gate = asyncio.Event()
+    reconnecting = asyncio.ensure_future(desk.manager.reconnect(client, card, SHARED, ANY, disposition))
+    await turn()
+    desk.insert(False)
+    desk.slot.gate.set()
+    await refused(reconnecting, ReturnCode.E_NO_SMARTCARD)
+    assert (desk.status.state, desk.status.atr) == (NO_CARD, b"")
+
+
 async def test_unpower_brings_no_card(desk: Desk) -> None:
     client = desk.client()
     card = await desk.connect(client)
@@ -415,7 +488,20 @@ async def test_a_reader_that_fell_silent(desk: Desk) -> None:
     desk.insert(True)
     await turn()
     assert (desk.status.state, desk.status.event_counter) == (CARD, 1)
-    await refused(desk.manager.transmit(client, card, Protocol.T1, b"", 9), ReturnCode.E_PROTO_MISMATCH)
+    await refused(desk.manager.transmit(client, card, Protocol.T1, b"", 9), ReturnCode.W_RESET_CARD)
+
+
+async def test_a_card_is_another_one_after_its_reader_fell_silent(desk: Desk) -> None:
+    first, second = desk.client(), desk.client()
+    card = await desk.connect(first)
+    desk.slot.update_presence(Presence.UNKNOWN)
+    desk.slot.update_presence(Presence.PRESENT)
+    await turn()
+    await desk.connect(second)
+    # it was powered anew, so whatever the first one had told it is lost
+    await refused(desk.manager.transmit(first, card, Protocol.T1, b"", 9), ReturnCode.W_RESET_CARD)
+    await desk.manager.reconnect(first, card, SHARED, ANY, LEAVE)
+    await desk.manager.transmit(first, card, Protocol.T1, b"", 9)
 
 
 async def test_a_reader_that_is_gone(desk: Desk) -> None:
@@ -644,6 +730,66 @@ async def test_a_client_that_dies_within_a_transaction(desk: Desk) -> None:
     assert desk.status.sharing == 1
 
 
+@pytest.mark.parametrize("disposition", [RESET, UNPOWER])
+async def test_a_client_that_dies_while_it_resets_the_card(desk: Desk, disposition: Disposition) -> None:
+    owner, other = desk.client(), desk.client()
+    card = await desk.connect(owner)
+    desk.slot.gate = asyncio.Event()
+    reconnecting = asyncio.ensure_future(desk.manager.reconnect(owner, card, SHARED, ANY, disposition))
+    await turn()
+    reconnecting.cancel()
+    desk.manager.remove_client(owner)
+    desk.slot.gate = None
+    await turn()
+    desk.slot.calls.clear()
+    # nobody knows if the card has power
+    await desk.connect(other)
+    assert desk.slot.calls == ["power_on", "set_protocol T1"]
+    assert desk.status.protocol == Protocol.T1
+
+
+async def test_a_client_that_dies_during_the_negotiation() -> None:
+    desk = await idle_desk()
+    owner, other = desk.client(), desk.client()
+    desk.slot.gate = asyncio.Event()
+    connecting = asyncio.ensure_future(desk.connect(owner))
+    await turn()
+    desk.slot.gate.set()
+    desk.slot.gate = asyncio.Event()
+    await turn()
+    assert desk.slot.calls == ["power_on", "set_protocol T1"]
+    connecting.cancel()
+    desk.manager.remove_client(owner)
+    desk.slot.gate = None
+    await turn()
+    desk.slot.calls.clear()
+    # a card answers one PPS only after its ATR
+    await desk.connect(other)
+    assert desk.slot.calls == ["power_on", "set_protocol T1"]
+
+
+@pytest.mark.parametrize("ends", ["its context", "its connection"])
+async def test_a_client_that_dies_before_a_reset_is_over(desk: Desk, ends: str) -> None:
+    owner = desk.client()
+    card = await desk.connect(owner)
+    if ends == "its context":
+        await desk.manager.begin_transaction(owner, card)
+        ending = asyncio.ensure_future(desk.manager.release_context(owner, owner.context))
+    else:
+        ending = asyncio.ensure_future(desk.manager.disconnect(owner, card, RESET))
+    queue = desk.readers[0].commands
+    assert queue.take() is None
+    await turn()
+    ending.cancel()
+    desk.manager.remove_client(owner)
+    await turn()
+    desk.slot.calls.clear()
+    queue.leave()
+    # what the client unlocked is not for the next one
+    await desk.connect(desk.client())
+    assert desk.slot.calls == ["reset", "set_protocol T1"]
+
+
 async def test_a_client_that_dies_without_a_transaction(desk: Desk) -> None:
     owner, other = desk.client(), desk.client()
     foreign = await desk.connect(other)
@@ -707,6 +853,28 @@ async def test_an_unused_card_is_powered_down_and_up_again() -> None:
     async with asyncio.timeout(5):
         while desk.slot.calls[-1] != "power_off":
             await asyncio.sleep(0.005)
+
+
+async def test_a_card_keeps_its_power_when_one_leaves_while_another_comes() -> None:
+    desk = Desk(FakeSlot(), Settings(power_down_delay=0))
+    await desk.start()
+    leaving, coming = desk.client(), desk.client()
+    direct = await desk.connect(leaving, DIRECT, 0)
+    desk.slot.gate = asyncio.Event()
+    connecting = asyncio.ensure_future(desk.connect(coming))
+    await turn()
+    desk.slot.gate.set()
+    desk.slot.gate = asyncio.Event()
+    await turn()
+    assert desk.slot.calls[-1] == "set_protocol T1"
+    await desk.manager.disconnect(leaving, direct, LEAVE)
+    desk.slot.gate.set()
+    card = await connecting
+    await turn()
+    assert desk.readers[0].is_powered
+    assert desk.status.protocol == Protocol.T1
+    desk.slot.gate = None
+    await desk.manager.transmit(coming, card, Protocol.T1, b"", 9)
 
 
 async def test_power_can_be_kept_for_ever() -> None:

@@ -7,7 +7,8 @@ it. Every change of state happens on the event loop.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from pypcscd.driver import DriverError, Reason, Slot
 from pypcscd.eager import Background
@@ -127,7 +128,7 @@ class Manager:
         client.context = 0
         for handle in list(client.handles.values()):
             if self._abandon(handle):
-                await dispositions.reset_abandoned(handle.reader)
+                await self._see_through(dispositions.reset_abandoned(handle.reader))
 
     def _abandon(self, handle: Handle) -> bool:
         """Close a handle without asking; True if the card must be reset after it."""
@@ -139,6 +140,23 @@ class Manager:
             reader.mark_handles(ReturnCode.W_RESET_CARD)
         reader.remove_handle(handle)
         return must_reset
+
+    async def _see_through(self, command: Coroutine[Any, Any, None]) -> None:
+        """Wait for a command that is carried out even if the client goes away before its end.
+
+        Else whoever comes next would find the card with what the client had unlocked.
+        """
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def carry_out() -> None:
+            try:
+                await command
+            finally:
+                if not ended.done():
+                    ended.set_result(None)
+
+        self._background.run(carry_out())
+        await ended
 
     # --- waiting for changes ------------------------------------------------------------------
 
@@ -201,9 +219,13 @@ class Manager:
                 await self._negotiate(reader, share_mode, wanted)
                 checks.has_room(client, reader, share_mode, self.settings)
                 checks.is_own_context(client, context)
-            except PcscError:
+            except BaseException:
+                # refused, or the client went away
                 reader.let_rest()
                 raise
+            if share_mode != ShareMode.DIRECT:
+                # the last of the others may have left meanwhile
+                reader.use_card()
             return self._open_handle(client, reader, share_mode).identifier, reader.protocol
 
     async def _negotiate(self, reader: Reader, share_mode: int, wanted: int) -> None:
@@ -271,7 +293,7 @@ class Manager:
             await reader.lock.wait_until_free(None, client)
         try:
             if disposition != Disposition.EJECT and not reader.is_gone:
-                await dispositions.after_disconnect(reader, disposition)
+                await self._see_through(dispositions.after_disconnect(reader, disposition))
         finally:
             self._close(handle)
 

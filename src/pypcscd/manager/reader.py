@@ -84,6 +84,8 @@ class Reader:
         #: grows with each change of presence, so that a command knows if its card was taken away
         self._presence_generation = 0
         self._is_announced = False
+        #: the reader fell silent with a card in it, which is powered anew when it answers again
+        self._fell_silent_with_card = False
 
     # --- what clients see -------------------------------------------------------------------
 
@@ -233,15 +235,21 @@ class Reader:
         else:
             log.warning("%s: the reader does not answer any more", self.name)
             self._lose_power()
+            self._fell_silent_with_card |= self.has_card
             self._tell(Presence.UNKNOWN, ReaderState.UNKNOWN, b"")
 
     def _card_removed(self) -> None:
         self._lose_power()
         if self._told_presence is Presence.ABSENT:
             return
+        self._fell_silent_with_card = False
         self.mark_handles(ReturnCode.W_REMOVED_CARD)
         # What was begun with that card is over; its holder may not know yet, or never come back.
         self.lock.abandon()
+        if self.is_exclusive:
+            # the reader stays its owner's, whatever card is in it
+            for owner in self.handles:
+                self.lock.try_acquire(owner)
         self._tell(Presence.ABSENT, ReaderState.ABSENT, b"")
         log.info("%s: card removed", self.name)
 
@@ -260,6 +268,9 @@ class Reader:
                 return
             self._is_powered = state is _CARD_READY
             self._is_in_use = False
+            if self._fell_silent_with_card:
+                self._fell_silent_with_card = False
+                self.mark_handles(ReturnCode.W_RESET_CARD)
             self._tell(Presence.PRESENT, state, answer)
             self._schedule_power_down()
             # those who wait for it come first
@@ -296,17 +307,25 @@ class Reader:
         if not self.has_card:
             raise PcscError(ReturnCode.E_NO_SMARTCARD)
         if not self._is_powered:
+            generation = self._presence_generation
             try:
                 answer = await self._power_on()
             except DriverError as error:
                 log.warning("%s: the card could not be powered: %s", self.name, error)
+                self._check_same_card(generation)
                 self._show(_CARD_MUTE, b"")
                 raise PcscError(ReturnCode.W_UNPOWERED_CARD) from error
+            self._check_same_card(generation)
             self._is_powered = True
             self._show(_CARD_READY, answer)
         if not self._is_shown_powered:
             raise PcscError(ReturnCode.W_UNPOWERED_CARD)
         self.use_card()
+
+    def _check_same_card(self, generation: int) -> None:
+        """Raise NO_SMARTCARD if the card was taken away since; clients have been shown that already."""
+        if generation != self._presence_generation:
+            raise PcscError(ReturnCode.E_NO_SMARTCARD)
 
     def use_card(self) -> None:
         """A connection uses the card: keep its power until the last handle is gone."""
@@ -322,7 +341,8 @@ class Reader:
     async def reset(self, *, cold: bool) -> None:
         """Reset the card, or power it down and up again. Raises DriverError; the state is shown."""
         self._cancel_power_down()
-        self.protocol = Protocol.UNDEFINED
+        self._select(Protocol.UNDEFINED)
+        generation = self._presence_generation
         try:
             if cold:
                 await self._power_down_quietly()
@@ -332,6 +352,12 @@ class Reader:
         except DriverError as error:
             self._fail_card(error)
             raise
+        except BaseException:
+            # The client went away in the middle: the next one must not take the card for powered.
+            self._is_powered = False
+            raise
+        if generation != self._presence_generation:
+            raise DriverError(Reason.NO_CARD, "the card was taken away while it was reset")
         self._is_powered = True
         self._show(_CARD_READY, answer)
         self._schedule_power_down()
@@ -359,7 +385,7 @@ class Reader:
     async def negotiate(self, protocols: int) -> None:
         """Agree on one of these protocols, unless one is in force: then it must be among them.
 
-        T=1 comes first. Raises PROTO_MISMATCH or W_UNRESPONSIVE_CARD.
+        T=1 comes first. Raises PROTO_MISMATCH, W_UNRESPONSIVE_CARD, or NO_SMARTCARD if it is taken away.
         """
         # mostly one is in force; numbers, because operations on flags are slow
         in_force = int(self.protocol)
@@ -382,6 +408,7 @@ class Reader:
         if not wanted:
             raise PcscError(ReturnCode.E_PROTO_MISMATCH)
         chosen = Protocol.T1 if Protocol.T1 in wanted else Protocol.T0
+        generation = self._presence_generation
         try:
             try:
                 await self._set_protocol(chosen)
@@ -397,10 +424,18 @@ class Reader:
                 log.warning("%s: the card refuses the protocol: %s", self.name, error)
                 raise PcscError(ReturnCode.W_UNRESPONSIVE_CARD) from error
             chosen = card.default_protocol
+        self._check_same_card(generation)
         self._select(chosen)
 
     async def _set_protocol(self, protocol: Protocol) -> None:
-        await self._run(self.slot.set_protocol(protocol), self.slot.command_deadline)
+        try:
+            await self._run(self.slot.set_protocol(protocol), self.slot.command_deadline)
+        except DriverError:
+            raise
+        except BaseException:
+            # The client went away in the middle, and a card agrees on a protocol once per power-up.
+            self._is_powered = False
+            raise
 
     def _select(self, protocol: Protocol) -> None:
         self.protocol = protocol
