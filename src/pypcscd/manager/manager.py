@@ -147,15 +147,7 @@ class Manager:
         Else whoever comes next would find the card with what the client had unlocked.
         """
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        async def carry_out() -> None:
-            try:
-                await command
-            finally:
-                if not ended.done():
-                    ended.set_result(None)
-
-        self._background.run(carry_out())
+        self._background.run(_carry_out(command, ended))
         await ended
 
     # --- waiting for changes ------------------------------------------------------------------
@@ -497,3 +489,11 @@ class Manager:
         """The daemon stops: wait until nothing runs in the background any more."""
         self._background.cancel()
         await self._background.drain()
+
+
+async def _carry_out(command: Coroutine[Any, Any, None], ended: asyncio.Future[None]) -> None:
+    try:
+        await command
+    finally:
+        if not ended.done():
+            ended.set_result(None)
