@@ -114,10 +114,9 @@ class Daemon:
         self._config = config
         self.manager.settings.adopt(config.settings)
         for reader in self.manager.roster:
-            if not reader.handles:
-                # a connection may just be in the making
-                async with reader.commands:
-                    reader.let_rest()
+            # A connection may just be in the making, or a card not answer; what is under way looks itself.
+            if not reader.handles and not reader.commands.locked():
+                reader.let_rest()
         await self._change_native_devices(config.reader_conf)
         self.devices.try_all_again()
         if self._usb is not None:

@@ -2,13 +2,14 @@
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import CLIENTS, PYPCSCD, Background, Daemon, client_env, wait_for
+from harness import CLIENTS, PYPCSCD, Background, Daemon, client_env, free_ports, wait_for
 from wire import WireClient
 
 Start = Callable[..., Daemon]
@@ -177,6 +178,15 @@ def test_it_can_be_asked_for_again_and_again(start_daemon: Start, settings: Path
     daemon.wait_for_line("reload failed")
     assert daemon.log.count("reloaded") <= 50
     assert names(daemon.path) == ["Virtual hello 00 00"]
+
+
+def test_a_card_that_does_not_answer_delays_nothing(start_daemon: Start, short_dir: Path) -> None:
+    port = free_ports(1)
+    daemon = start_daemon("--vpcd", "1", "--vpcd-port", port, readers=1)
+    with socket.create_connection(("127.0.0.1", port)) as silent:
+        assert silent.recv(1), "it is asked for its ATR"
+        assert "could not be powered" not in reload(daemon)
+        assert "could not be powered" not in daemon.log
 
 
 def entry(name: str, library: Path, channel: int) -> str:
