@@ -45,6 +45,16 @@ def test_the_peer_is_who_the_kernel_says(connection: socket.socket) -> None:
     assert f"pid {os.getpid()}, uid {os.getuid()}" in str(peer)
 
 
+def test_a_program_does_not_write_log_lines_by_its_name() -> None:
+    code = (
+        "import os, socket; from pypcscd.server.access import Peer; "
+        "open('/proc/self/comm', 'w').write('a\\nERROR \\x1b[2J'); ours, theirs = socket.socketpair(); "
+        "peer = Peer(1); peer.identify(ours, with_groups=False); print(ascii(str(peer)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.startswith("'client 1 (a?ERROR ?[2J, pid ")
+
+
 def test_groups_are_asked_for_only_where_they_matter(connection: socket.socket) -> None:
     peer = Peer(1)
     peer.identify(connection, with_groups=False)

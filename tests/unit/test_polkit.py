@@ -283,6 +283,16 @@ async def test_refusals_are_explained(
     assert f"the action {ACCESS_CARD} and uid 1000" in caplog.text
 
 
+async def test_a_client_does_not_write_log_lines_by_what_it_asks_for(
+    bus: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    bus.answer = says(authorized=False)
+    with caplog.at_level(logging.WARNING, "pypcscd.polkit"):
+        assert not await polkit_on(bus).may_use(somebody(), "x\n12:00:00.000 ERROR \x1b[2J")
+    (line,) = caplog.messages
+    assert "access to reader x?12:00:00.000 ERROR ?[2J: polkit says no" in line
+
+
 async def test_what_takes_too_long_is_cancelled_and_refused(bus: Bus) -> None:
     assert not await polkit_on(bus, patience=0.01).may_connect(somebody())
     (message,) = bus.sent

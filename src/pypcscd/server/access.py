@@ -11,6 +11,11 @@ _SO_PEERGROUPS = 59
 _GROUPS_BYTES = 1024
 
 
+def printable(text: str) -> str:
+    """What a client has chosen, for a log line: it must not look like several, nor steer a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 class Peer:
     """The process that connected, as the kernel names it (unix(7), SO_PEERCRED).
 
@@ -54,7 +59,8 @@ class Peer:
     def __str__(self) -> str:
         if self._name is None:
             try:
-                self._name = Path(f"/proc/{self.pid}/comm").read_text(errors="replace").strip()
+                name = Path(f"/proc/{self.pid}/comm").read_text(errors="replace")
+                self._name = printable(name.strip())
             except OSError:
                 self._name = "unknown program"
         return f"client {self.number} ({self._name}, pid {self.pid}, uid {self.uid})"
