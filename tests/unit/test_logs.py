@@ -58,6 +58,14 @@ def test_readable_lines() -> None:
     assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3} INFO reader added: A 00 00\n", stream.getvalue())
 
 
+def test_letters_that_the_stream_does_not_have() -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    logs.configure(logging.INFO, stream=stream)
+    log.info("reader added: %s", "Lés 読 \udcff 00 00")
+    written = stream.buffer.getvalue()  # type: ignore[attr-defined]
+    assert written.endswith(b"reader added: L\xe9s \\u8aad \\udcff 00 00\n")
+
+
 def test_colours() -> None:
     stream = io.StringIO()
     logs.configure(logging.INFO, stream=stream, colours=True)

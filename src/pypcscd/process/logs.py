@@ -1,5 +1,6 @@
 """Where log lines go and what they look like: a terminal or a file, the journal, or syslog."""
 
+import io
 import logging
 import os
 import sys
@@ -86,6 +87,9 @@ class _PriorityFormatter(logging.Formatter):
 
 
 def _readable(stream: TextIO, *, colours: Colours) -> logging.Handler:
+    if isinstance(stream, io.TextIOWrapper):
+        # The name of a reader may have letters that the stream has not, or be no text at all.
+        stream.reconfigure(errors="backslashreplace")
     handler = _Stream(stream)
     if colours is None:
         colours = stream.isatty() and os.environ.get("TERM") in _COLOUR_TERMINALS
