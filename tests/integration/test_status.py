@@ -263,6 +263,7 @@ def test_the_greeting(admin: Admin) -> None:
         (b'{"id": 7, "request": "reboot"}', "there are status, watch, spy"),
         (b'{"id": 7}', "unknown request None"),
         (b'{"id": 7, "request": "spy", "pid": "all"}', "pid is a number"),
+        (b'{"id": 7, "request": "spy", "pid": 1e999}', "no valid request"),
         (b"\xff\xfe", "no valid request"),
         (b"[" * 20000, "no valid request"),
     ],

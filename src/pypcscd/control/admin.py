@@ -213,7 +213,7 @@ class _Connection(asyncio.Protocol):
                 raise _RequestError(f"unknown request {request.get('request')!r}; there are {known}")
             self._send({"id": identifier, "result": await method(request)})
             self._begin()
-        except (ValueError, RecursionError) as error:
+        except (ValueError, OverflowError, RecursionError) as error:
             self._send({"id": identifier, "error": f"no valid request: {error}"})
         except _RequestError as error:
             self._send({"id": identifier, "error": str(error)})
