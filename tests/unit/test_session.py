@@ -115,6 +115,27 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
+async def test_a_long_response_leaves_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio's own ``writelines`` is not for us: it may miss that a client is slow, or gone."""
+    card = await (wire := await house.client()).card()
+    written: list[int] = []
+    transport = type(wire.writer.transport)
+    write: Callable[[Any, bytes], None] = transport.write
+
+    def note(self: Any, data: bytes) -> None:
+        written.append(len(data))
+        write(self, data)
+
+    monkeypatch.setattr(transport, "write", note)
+    monkeypatch.setattr(transport, "writelines", None)
+    house.slot.response = bytes(60_000)
+    await wire.say(Command.TRANSMIT, m.Transmit(card, 2, 16, 0, 0, 16, 65548))
+    answer = await wire.hear()
+    assert isinstance(answer, Reply)
+    assert answer.data == house.slot.response
+    assert written == [8 + 32, 32 + 60_000]
+
+
 @pytest.mark.parametrize("dialect", ALL_DIALECTS, ids=str)
 @orders
 async def test_the_whole_story(house: House, dialect: Dialect, order: str) -> None:

@@ -39,6 +39,8 @@ class Session:
         self._peer.number = self._client.number
         self._calls = Calls(door.manager, self._client, self._connection, door.tables)
         self._transport: asyncio.Transport | None = None
+        #: it sends several pieces in one go, and well
+        self._takes_pieces = False
         #: set while somebody watches this connection
         self.tap: Tap | None = None
         self._is_refused = False
@@ -75,6 +77,9 @@ class Session:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        # asyncio's own put them together up to Python 3.11, and later may miss that the client is slow, or
+        # gone: then they spoil the connection of whoever gets its descriptor (CPython issues 127655, 136234).
+        self._takes_pieces = not isinstance(transport, asyncio.Transport)
         if self._is_refused:
             self._transport.close()
             return
@@ -228,8 +233,10 @@ class Session:
                 self.tap.sent(piece)
         if isinstance(data, bytes):
             self._transport.write(data)
-        else:
+        elif self._takes_pieces:
             self._transport.writelines(data)
+        else:
+            self._transport.write(b"".join(data))
 
     # --- when things go wrong -----------------------------------------------------------------
 
