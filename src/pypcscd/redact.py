@@ -217,8 +217,12 @@ def _object_header(field: bytes, position: int) -> tuple[int, int] | None:
 
 
 def _envelope_parts(field: bytes) -> Parts:
-    """An ENVELOPE with one whole command is what that command is; a piece of one is secret."""
-    if len(field) >= 4 and (len(field) == 4 or _data_field(field) is not None):
+    """An ENVELOPE with one whole command is what that command is; a piece of one is secret.
+
+    So is one within another: there are none, but what somebody makes could be nested thousands deep.
+    """
+    is_nested = len(field) >= 4 and field[0] < 0x80 and field[1] in _ENVELOPE
+    if not is_nested and len(field) >= 4 and (len(field) == 4 or _data_field(field) is not None):
         return apdu_parts(field)
     return ((0, len(field)),)
 

@@ -117,11 +117,19 @@ def test_secure_messaging(apdu: str, shown: str) -> None:
         ("00C20000 07 00A40000 02 3F00", "00C200000700A40000023F00"),
         ("10C20000 06 00200001 04 31", "10C2000006************"),
         ("00C20000 03 323334", "00C2000003******"),
+        ("00C20000 0E 00C20000 09 00200001 04 31323334", "00C200000E" + "**" * 14),
     ],
 )
 def test_envelopes(apdu: str, shown: str) -> None:
     """A piece of a command cannot be judged, so it is hidden."""
     assert hidden(apdu) == shown
+
+
+def test_envelopes_in_envelopes() -> None:
+    apdu = bytes.fromhex("00200001 04 31323334")
+    while len(apdu) < 60_000:
+        apdu = bytes.fromhex("00C20000 00") + len(apdu).to_bytes(2, "big") + apdu
+    assert apdu_parts(apdu) == ((7, len(apdu)),)
 
 
 def pin_structure(size: int, order: str, apdu: bytes) -> bytes:
