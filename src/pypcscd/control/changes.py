@@ -17,9 +17,11 @@ class ChangeWatch:
         self._client = manager.add_client("admin socket", self._notified)
         self._known = self._look()
         self._is_due = False
+        self._has_stopped = False
         manager.wait(self._client)
 
     def stop(self) -> None:
+        self._has_stopped = True
         self._manager.remove_client(self._client)
 
     def _notified(self, rv: ReturnCode) -> None:
@@ -32,6 +34,9 @@ class ChangeWatch:
         return {reader.name: reader for reader in self._manager.roster.everything.snapshot()}
 
     def _compare(self) -> None:
+        if self._has_stopped:
+            # in the very moment of a change
+            return
         self._is_due = False
         self._manager.wait(self._client)
         before, self._known = self._known, self._look()
