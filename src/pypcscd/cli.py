@@ -80,7 +80,9 @@ def _tool(name: str, words: Sequence[str]) -> int:
 
 def _daemon(words: Sequence[str]) -> int:
     from pypcscd.configuration import options as command_line
+    from pypcscd.process.background import have_standard_streams
 
+    have_standard_streams()
     tools = "\n".join(f"  {name:<10}{text}" for name, (_, text) in _TOOLS.items())
     options = command_line.parse(words, tools)
     if options.hotplug:

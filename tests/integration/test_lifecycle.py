@@ -174,6 +174,30 @@ def test_in_the_background(
     assert list(short_dir.iterdir()) == []
 
 
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", "2>&-", ">&-"])
+@pytest.mark.parametrize("options", ["", "-f"])
+def test_whoever_starts_it_may_have_closed_everything(short_dir: Path, closed: str, options: str) -> None:
+    path = short_dir / "pcscd.comm"
+    command = f'exec "$0" {options} --socket {path} --virtual hello {closed}'
+    process = subprocess.Popen(["sh", "-c", command, PYPCSCD])
+    try:
+        if not options:
+            assert process.wait(20) == 0
+        wait_for(path.with_suffix(".admin").exists, "the daemon")
+        with WireClient(path, timeout=5) as client:
+            client.establish()
+            assert [reader.present for reader in client.readers()] == [True]
+        pid = int((short_dir / "pcscd.pid").read_text())
+        os.kill(pid, signal.SIGTERM)
+        if options:
+            assert process.wait(20) == 0
+        wait_for(lambda: not alive(pid), "the end")
+        assert list(short_dir.iterdir()) == []
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_in_the_background_it_says_why_it_does_not_start(
     short_dir: Path, background: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
