@@ -161,6 +161,9 @@ DIFFERENCES: dict[str, list[Difference]] = {
     "deaths.exclusive_in_mid_transmit": [
         Difference(3, "0 users of r0", "no", "yes"),
     ],
+    "deaths.while_removal_and_insertion": [
+        Difference(22, "power of r0 #2", "", "RESET"),
+    ],
     "deaths.while_waiting_to_disconnect": [
         Difference(3, "1 users of r0", "no", "yes"),
         Difference(

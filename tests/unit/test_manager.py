@@ -488,20 +488,7 @@ async def test_a_reader_that_fell_silent(desk: Desk) -> None:
     desk.insert(True)
     await turn()
     assert (desk.status.state, desk.status.event_counter) == (CARD, 1)
-    await refused(desk.manager.transmit(client, card, Protocol.T1, b"", 9), ReturnCode.W_RESET_CARD)
-
-
-async def test_a_card_is_another_one_after_its_reader_fell_silent(desk: Desk) -> None:
-    first, second = desk.client(), desk.client()
-    card = await desk.connect(first)
-    desk.slot.update_presence(Presence.UNKNOWN)
-    desk.slot.update_presence(Presence.PRESENT)
-    await turn()
-    await desk.connect(second)
-    # it was powered anew, so whatever the first one had told it is lost
-    await refused(desk.manager.transmit(first, card, Protocol.T1, b"", 9), ReturnCode.W_RESET_CARD)
-    await desk.manager.reconnect(first, card, SHARED, ANY, LEAVE)
-    await desk.manager.transmit(first, card, Protocol.T1, b"", 9)
+    await refused(desk.manager.transmit(client, card, Protocol.T1, b"", 9), ReturnCode.E_PROTO_MISMATCH)
 
 
 async def test_a_reader_that_is_gone(desk: Desk) -> None:
@@ -768,15 +755,11 @@ async def test_a_client_that_dies_during_the_negotiation() -> None:
     assert desk.slot.calls == ["power_on", "set_protocol T1"]
 
 
-@pytest.mark.parametrize("ends", ["its context", "its connection"])
-async def test_a_client_that_dies_before_a_reset_is_over(desk: Desk, ends: str) -> None:
+async def test_a_client_that_dies_before_its_context_is_released(desk: Desk) -> None:
     owner = desk.client()
     card = await desk.connect(owner)
-    if ends == "its context":
-        await desk.manager.begin_transaction(owner, card)
-        ending = asyncio.ensure_future(desk.manager.release_context(owner, owner.context))
-    else:
-        ending = asyncio.ensure_future(desk.manager.disconnect(owner, card, RESET))
+    await desk.manager.begin_transaction(owner, card)
+    ending = asyncio.ensure_future(desk.manager.release_context(owner, owner.context))
     queue = desk.readers[0].commands
     assert queue.take() is None
     await turn()

@@ -285,7 +285,7 @@ class Manager:
             await reader.lock.wait_until_free(None, client)
         try:
             if disposition != Disposition.EJECT and not reader.is_gone:
-                await self._see_through(dispositions.after_disconnect(reader, disposition))
+                await dispositions.after_disconnect(reader, disposition)
         finally:
             self._close(handle)
 

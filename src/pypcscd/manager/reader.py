@@ -84,8 +84,6 @@ class Reader:
         #: grows with each change of presence, so that a command knows if its card was taken away
         self._presence_generation = 0
         self._is_announced = False
-        #: the reader fell silent with a card in it, which is powered anew when it answers again
-        self._fell_silent_with_card = False
 
     # --- what clients see -------------------------------------------------------------------
 
@@ -235,14 +233,12 @@ class Reader:
         else:
             log.warning("%s: the reader does not answer any more", self.name)
             self._lose_power()
-            self._fell_silent_with_card |= self.has_card
             self._tell(Presence.UNKNOWN, ReaderState.UNKNOWN, b"")
 
     def _card_removed(self) -> None:
         self._lose_power()
         if self._told_presence is Presence.ABSENT:
             return
-        self._fell_silent_with_card = False
         self.mark_handles(ReturnCode.W_REMOVED_CARD)
         # What was begun with that card is over; its holder may not know yet, or never come back.
         self.lock.abandon()
@@ -268,9 +264,6 @@ class Reader:
                 return
             self._is_powered = state is _CARD_READY
             self._is_in_use = False
-            if self._fell_silent_with_card:
-                self._fell_silent_with_card = False
-                self.mark_handles(ReturnCode.W_RESET_CARD)
             self._tell(Presence.PRESENT, state, answer)
             self._schedule_power_down()
             # those who wait for it come first
