@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 
 from pypcscd.configuration.config import DaemonError
 
@@ -49,10 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _open_standard_streams() -> None:
-    """Those that were closed: a socket would get the number of one, and what is printed."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - until the end
+    """Open what whoever started us has closed of descriptors 0 to 2, before a socket of ours gets one.
+
+    That one would be taken for a terminal, and libuv does not even close it.
+    """
+    while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(null, True)
+    os.close(null)
+    sys.stdin = sys.stdin or os.fdopen(0)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
 def _tool(name: str, words: Sequence[str]) -> int:
@@ -80,9 +85,7 @@ def _tool(name: str, words: Sequence[str]) -> int:
 
 def _daemon(words: Sequence[str]) -> int:
     from pypcscd.configuration import options as command_line
-    from pypcscd.process.background import have_standard_streams
 
-    have_standard_streams()
     tools = "\n".join(f"  {name:<10}{text}" for name, (_, text) in _TOOLS.items())
     options = command_line.parse(words, tools)
     if options.hotplug:

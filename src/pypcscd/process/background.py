@@ -1,23 +1,10 @@
 """Going into the background as pcscd does: whoever started the daemon waits until it serves."""
 
 import os
-import sys
 from contextlib import suppress
 
 #: the daemon died without a word
 _DIED = 2
-
-
-def have_standard_streams() -> None:
-    """Open what whoever started us has closed of descriptors 0 to 2, before a socket of ours gets one.
-
-    That one would be taken for a terminal, and libuv does not even close it.
-    """
-    while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(null, True)
-    os.close(null)
-    sys.stdout = sys.stdout or os.fdopen(1, "w")
-    sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
 class Background:
