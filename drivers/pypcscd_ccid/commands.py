@@ -197,7 +197,8 @@ class Commands:
         for waiting in tuple(self._queue):
             if self._in_flight >= self._limit:
                 return
-            if self._active[waiting.slot] is None:
+            # If one could not be sent, those behind it have had their turn within this one's.
+            if self._active[waiting.slot] is None and waiting in self._queue:
                 self._queue.remove(waiting)
                 if not waiting.done():
                     self._begin(waiting)
@@ -241,7 +242,7 @@ class Commands:
     def _out_failed(self, status: Status) -> None:
         """The last frame did not get out: its command failed, and the others go on."""
         if status is Status.NO_DEVICE:
-            self._lose("it was unplugged")
+            self._lose("it was unplugged", is_unplugged=True)
             return
         if status is not Status.CANCELLED:
             self._note_failure(status, "bulk-OUT")
@@ -375,8 +376,7 @@ class Commands:
 
     def _in_failed(self, status: Status) -> None:
         if status is Status.NO_DEVICE:
-            self.is_unplugged = True
-            self._lose("it was unplugged")
+            self._lose("it was unplugged", is_unplugged=True)
             return
         self._note_failure(status, "bulk-IN")
         if self._why_lost:
@@ -407,8 +407,9 @@ class Commands:
         if self._failures >= _MAX_FAILURES:
             self._lose(f"{self._failures} USB transfers in a row failed")
 
-    def _lose(self, why: str) -> None:
+    def _lose(self, why: str, *, is_unplugged: bool = False) -> None:
         if not self._why_lost:
+            self.is_unplugged = is_unplugged
             self.stop(why)
             self._tell_lost(why)
 

@@ -53,6 +53,8 @@ class FakeLibusb:
         self.fd = os.eventfd(0, os.EFD_NONBLOCK)
         self.notifiers: tuple[Any, Any] = (None, None)
         self.submit_results: deque[int] = deque()
+        #: the same for bulk-OUT alone
+        self.out_results: deque[int] = deque()
         self.records: dict[int, TransferRecord] = {}
         self.pending: dict[int, Urb] = {}
         self._ended: deque[tuple[int, Status, int]] = deque()
@@ -83,6 +85,9 @@ class FakeLibusb:
             return BUSY
         if self.submit_results:
             return self.submit_results.popleft()
+        record = self.records[transfer]
+        if self.out_results and record.type == Kind.BULK and not record.endpoint & 0x80:
+            return self.out_results.popleft()
         urb = self.pending[transfer] = Urb(self, transfer, self.records[transfer])
         if self.device is not None:
             self.device.submitted(urb)

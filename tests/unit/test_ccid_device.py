@@ -564,6 +564,41 @@ async def test_a_failed_bulk_out_costs_one_command(bench: Bench) -> None:
     assert await slot.transmit(T0, APDU) == echo(APDU)
 
 
+async def test_an_answer_is_not_lost_because_what_waited_for_it_cannot_be_sent() -> None:
+    """As when the kernel has no memory left for transfers: all that wait fail, one within the other."""
+    bench = Bench(descriptor(slots=4, busy=1))
+    for index in range(4):
+        bench.insert(index)
+    device = await bench.open()
+    for slot in device.slots:
+        await slot.power_on()
+    bench.reader.holds = True
+    first, *others = [asyncio.ensure_future(slot.transmit(T0, APDU)) for slot in device.slots]
+    await bench.reader.until_received(1, XFR)
+    await turns()
+    bench.libusb.out_results.extend([-11] * 3)
+    bench.reader.release()
+    async with asyncio.timeout(5):
+        assert await first == echo(APDU)
+        results = await asyncio.gather(*others, return_exceptions=True)
+    assert [error.reason for error in results if isinstance(error, DriverError)] == [Reason.COMMUNICATION] * 3
+    bench.reader.holds = False
+    assert [await slot.transmit(T0, APDU) for slot in device.slots] == [echo(APDU)] * 4
+    await bench.close()
+
+
+async def test_a_removal_that_a_command_comes_upon_is_no_failure(bench: Bench) -> None:
+    """Before the pipe that listens has told it."""
+    slot = await ready(bench)
+    bench.libusb.is_gone = True
+    with pytest.raises(DriverError) as failed:
+        await slot.transmit(T0, APDU)
+    assert failed.value.reason is Reason.NO_DEVICE
+    assert bench.lost == ["it was unplugged"]
+    assert bench.device.is_unplugged
+    bench.libusb.unplug()
+
+
 async def test_a_stalled_bulk_out_is_cleared_and_tried_again(bench: Bench) -> None:
     slot = await ready(bench)
     bench.reader.out_status.append(Status.STALL)
