@@ -4,9 +4,10 @@
     while step.response is None:
         step = exchange.receive(await send(step.data, step.expected))
 
-``expected`` is the number of bytes that the reader shall wait for (wLevelParameter).
+``expected`` is the number of bytes that the reader shall wait for (wLevelParameter); 0: for none.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 _HEADER = 5
@@ -27,8 +28,9 @@ class Step(NamedTuple):
 class CharacterT0:
     """One command TPDU: CLA INS P1 P2, or with P3, or with P3 and data."""
 
-    def __init__(self, tpdu: bytes) -> None:
-        """Raises CharacterError if it is not one."""
+    def __init__(self, tpdu: bytes, longest: int = _MAX_RESPONSE) -> None:
+        """``longest``: bytes that the reader takes at a time. Raises CharacterError if it is no command."""
+        self._longest = longest
         if len(tpdu) < 4:
             raise CharacterError(f"a T=0 command has at least 4 bytes, not {len(tpdu)}")
         self._header = tpdu[:_HEADER].ljust(_HEADER, b"\0")
@@ -43,7 +45,7 @@ class CharacterT0:
         self._due = 0 if self._data or len(tpdu) < _HEADER else p3 or _MAX_RESPONSE
         self._response = bytearray()
         #: what the bytes to come are: a procedure byte, data, or the second status byte
-        self._awaits = self._procedure
+        self._awaits: Callable[[bytes], Step] = self._procedure
         self._sw1 = 0
 
     def start(self) -> Step:
@@ -51,7 +53,7 @@ class CharacterT0:
 
     def receive(self, data: bytes) -> Step:
         """What the card sent. Raises CharacterError."""
-        if not data:
+        if not data and self._awaits != self._send_rest:
             raise CharacterError("the card sent nothing")
         return self._awaits(data)
 
@@ -71,12 +73,21 @@ class CharacterT0:
 
     def _transfer(self, count: int) -> Step:
         if self._data:
+            if count > self._longest:
+                # The rest follows without another procedure byte, so none is waited for.
+                part, self._data = self._data[: self._longest], self._data[self._longest :]
+                self._awaits = self._send_rest
+                return Step(part, 0)
+            self._awaits = self._procedure
             part, self._data = self._data[:count], self._data[count:]
             return Step(part, 1)
         if not self._due:
             raise CharacterError("the card asks for data where there is none")
         self._awaits = self._receive_data
         return Step(b"", count)
+
+    def _send_rest(self, _nothing: bytes) -> Step:
+        return self._transfer(len(self._data))
 
     def _receive_data(self, data: bytes) -> Step:
         self._response += data

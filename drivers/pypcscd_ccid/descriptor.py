@@ -20,6 +20,9 @@ _TYPES = (0x21, 0xFF)
 _LAYOUT = struct.Struct("<BBHBBIIIBIIBIIIIIBBHBB")
 assert _LAYOUT.size == _LENGTH
 
+#: a message's header of 10 bytes, and the shortest command TPDU in a T=1 block
+_LEAST_MESSAGE = 19
+
 _BULK = 2
 _INTERRUPT = 3
 _TRANSFER_TYPE = 0x03
@@ -132,6 +135,10 @@ def parse(raw: bytes) -> Descriptor:
         pin_support,
         busy_slots,
     ) = _LAYOUT.unpack(raw)
+    if max_message < _LEAST_MESSAGE:
+        raise DescriptorError(
+            f"its longest message has {max_message} bytes (dwMaxCCIDMessageLength), too few for any APDU"
+        )
     return Descriptor(
         version=version,
         slots=max_slot + 1,

@@ -231,9 +231,10 @@ async def _open(found: FoundInterface, allows_escape: bool) -> CcidDevice:
         rates=await _read_rates(found, descriptor.rate_count),
         allows_escape=allows_escape,
     )
-    max_message = descriptor.max_message
-    if max_message == quirks.LYING_MAX_MESSAGE:
-        max_message = messages.HEADER_SIZE + messages.MAX_DATA
+    # Some say that they take far more than there is to send, which would be memory for nothing.
+    max_message = longest = messages.HEADER_SIZE + messages.MAX_DATA
+    if descriptor.max_message != quirks.LYING_MAX_MESSAGE:
+        max_message = min(descriptor.max_message, longest)
     # The slots need the commands, and these call the device.
     device: CcidDevice
     commands = Commands(

@@ -169,7 +169,7 @@ class ByteT0:
     async def transmit(self, apdu: bytes) -> bytes:
         link = self._link
         try:
-            exchange = CharacterT0(apdu)
+            exchange = CharacterT0(apdu, link.max_data)
             step = exchange.start()
             while step.response is None:
                 reply = await link.transfer(step.data, step.expected)

@@ -58,7 +58,7 @@ class CcidSlot(Slot):
     def __init__(self, facts: ReaderFacts, commands: Commands, index: int) -> None:
         super().__init__()
         self.title = f"{facts.title} slot {index:02X}"
-        self.max_data = facts.max_data
+        self.max_data = min(facts.max_data, messages.MAX_DATA)
         self._facts = facts
         self._commands = commands
         self._index = index
@@ -118,9 +118,12 @@ class CcidSlot(Slot):
             return await self._exchange.transmit(apdu)
         if self._chain is not None:
             return await self._chain.transmit(apdu)
-        raise DriverError(
-            Reason.COMMUNICATION,
-            f"{self.title}: the reader takes commands of {self._longest} bytes, this one has {len(apdu)}",
+        raise self._too_long(Reason.COMMUNICATION, apdu)
+
+    def _too_long(self, reason: Reason, data: bytes) -> DriverError:
+        return DriverError(
+            reason,
+            f"{self.title}: the reader takes commands of {self._longest} bytes, this one has {len(data)}",
         )
 
     async def transfer(self, data: bytes, level: int = 0, wtx: int = 0) -> bytes:
@@ -130,6 +133,8 @@ class CcidSlot(Slot):
         return await self._commands.run(_XFR_BLOCK, self._index, seconds, data, wtx, level)
 
     async def secure(self, payload: bytes, seconds: float) -> bytes:
+        if len(payload) > self._longest:
+            raise self._too_long(Reason.INVALID_PARAMETER, payload)
         return await self._commands.run(Command.SECURE, self._index, seconds, payload)
 
     # --- power ------------------------------------------------------------------------------
@@ -229,7 +234,8 @@ class CcidSlot(Slot):
         self._timeout = min(selection.timeout(descriptor.default_clock, fi_di), LONGEST_EXCHANGE)
         exchange: BlockT1 | ByteT0 | None = None
         if not self._takes_apdus and selection.protocol is Protocol.T1:
-            engine = T1(uses_crc=selection.card.uses_crc, ifsc=selection.card.ifsc)
+            card = selection.card
+            engine = T1(uses_crc=card.uses_crc, ifsc=card.ifsc, longest_block=self._longest)
             exchange = BlockT1(self, engine, is_by_character=is_by_character)
             if selection.ifsd:
                 await exchange.tell_ifsd(selection.ifsd)
@@ -270,6 +276,8 @@ class CcidSlot(Slot):
                 f"{self.title}: commands to the reader itself (Escape) are not allowed; "
                 "they are with the device's option escape=yes",
             )
+        if len(data) > self._longest:
+            raise self._too_long(Reason.INVALID_PARAMETER, data)
         reply = await self._commands.run(Command.ESCAPE, self._index, _ESCAPE_TIMEOUT, data)
         if messages.has_failed(reply):
             raise messages.failure(reply, f"{self.title}: Escape")

@@ -17,6 +17,8 @@ _PROLOGUE = 3
 #: longest information field; the LEN 255 is reserved
 MAX_IFS = 254
 DEFAULT_IFS = 32
+#: prologue, information field and CRC, bytes
+LONGEST_BLOCK = _PROLOGUE + MAX_IFS + 2
 #: longest response: 64 KiB of data, a status word, and what a secured answer may add
 _MAX_RESPONSE = 65_792
 #: a block may go wrong this often in a row before the card is asked to resynchronise
@@ -55,11 +57,16 @@ class Step(NamedTuple):
 class T1:
     """One card after its reset. The state outlives exchanges; a reset needs a new engine."""
 
-    def __init__(self, *, uses_crc: bool = False, ifsc: int = DEFAULT_IFS) -> None:
-        """``ifsc``: longest information field that the card takes, 1 to 254 bytes."""
+    def __init__(
+        self, *, uses_crc: bool = False, ifsc: int = DEFAULT_IFS, longest_block: int = LONGEST_BLOCK
+    ) -> None:
+        """``ifsc``: longest information field that the card takes, 1 to 254 bytes. ``longest_block``:
+        what can be carried to it, bytes."""
         self._uses_crc = uses_crc
         self._edc_size = 2 if uses_crc else 1
-        self._ifsc = ifsc
+        #: longest information field that can be carried
+        self._most = max(longest_block - _PROLOGUE - self._edc_size, 1)
+        self._ifsc = min(ifsc, self._most)
         #: number of our next I-block, and the one that we expect of the card
         self._ns = 0
         self._nr = 0
@@ -171,7 +178,7 @@ class T1:
             case _S_Kind.RESYNCH, 0:
                 return self._resynchronise()
             case _S_Kind.IFS, 1 if 1 <= information[0] <= MAX_IFS:
-                self._ifsc = information[0]
+                self._ifsc = min(information[0], self._most)
                 return self._answer(kind, information)
             case _S_Kind.ABORT, 0:
                 self._is_aborted = True

@@ -77,6 +77,12 @@ def test_what_is_no_descriptor_is_refused(raw: bytes) -> None:
         ccid.parse(raw)
 
 
+@pytest.mark.parametrize("length", [0, 10, 18])
+def test_a_reader_without_room_for_a_command_is_refused(length: int) -> None:
+    with pytest.raises(DescriptorError, match=f"longest message has {length} bytes"):
+        ccid.parse(RAW[:44] + length.to_bytes(4, "little") + RAW[48:])
+
+
 def test_two_levels_at_once_are_refused() -> None:
     raw = bytearray(RAW)
     raw[40:44] = (0x30000).to_bytes(4, "little")

@@ -93,6 +93,17 @@ async def test_rates_are_asked_for_if_there_are_some() -> None:
         await bench.close()
 
 
+async def test_a_reader_that_claims_to_take_anything_costs_no_memory() -> None:
+    bench = Bench(descriptor(max_message=0xFFFF_FFFF))
+    bench.insert()
+    slot = (await bench.open()).slots[0]
+    assert all(len(transfer.buffer) < 100_000 for transfer in bench.device._handle._transfers)
+    await slot.power_on()
+    longest = bytes(65_548)
+    assert await slot.transmit(T0, longest) == echo(longest)
+    await bench.close()
+
+
 async def test_what_an_earlier_user_left_is_dropped(bench: Bench) -> None:
     stale = bytes.fromhex("80 02000000 00 07 00 00 00 9000")
     bench.reader.reply(stale, stale)

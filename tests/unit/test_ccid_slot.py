@@ -231,6 +231,57 @@ async def test_t0_byte_by_byte(one_at_a_time: bool) -> None:
     await bench.close()
 
 
+async def test_t0_data_longer_than_a_message_of_the_reader() -> None:
+    """Such as a Winbond's, of 138 bytes: the card asks for all data at once, and gets them in pieces."""
+    sent: list[bytes] = []
+
+    def receive(data: bytes) -> bytes:
+        sent.append(data)
+        got = sum(map(len, sent))
+        return b"\xd6" if got == 5 else b"\x90" if got == 205 and data else b"" if data else b"\x00"
+
+    bench, slot = await powered(descriptor(CHARACTER, features=0, max_message=138), Card(respond=receive))
+    await slot.set_protocol(T0)
+    command = bytes.fromhex("00D60000C8") + bytes(range(200))
+    assert await slot.transmit(T0, command) == b"\x90\x00"
+    assert b"".join(sent) == command
+    assert [message[8] for message in bench.reader.of_type(XFR)] == [1, 0, 1, 1]
+    assert max(map(len, bench.reader.received)) == 138
+    await bench.close()
+
+
+async def test_t1_blocks_fit_into_the_readers_messages() -> None:
+    """Of 64 bytes with some security keys; the cards in them say that they take longer blocks."""
+    card = Card(FAST_ATR)
+    bench, slot = await powered(descriptor(TPDU, features=0xA8, max_message=64), card)
+    await slot.set_protocol(T1)
+    command = bytes(range(200))
+    assert await slot.transmit(T1, command) == echo(command)
+    card.t1.requests.append((0xC1, b"\xfe"))
+    assert await slot.transmit(T1, command) == echo(command)
+    assert max(map(len, bench.reader.received)) == 64
+    await bench.close()
+
+
+@pytest.mark.parametrize("what", ["escape", "PIN"])
+async def test_what_the_reader_has_no_room_for_is_refused_and_costs_nothing(what: str) -> None:
+    bench = Bench(descriptor(pin=1))
+    bench.allows_escape = True
+    bench.insert()
+    slot = (await bench.open()).slots[0]
+    await slot.power_on()
+    data = bytes(262)
+    code = features.ESCAPE
+    if what == "PIN":
+        code, data = features.VERIFY_PIN, bytes(15) + (262).to_bytes(4, "little") + data
+    with pytest.raises(DriverError, match="takes commands of 261 bytes") as refused:
+        await slot.control(code, data)
+    assert refused.value.reason is Reason.INVALID_PARAMETER
+    async with asyncio.timeout(1):
+        assert await slot.transmit(T0, APDU) == echo(APDU)
+    await bench.close()
+
+
 async def test_t1_byte_by_byte() -> None:
     card = Card(FAST_ATR)
     bench, slot = await powered(descriptor(CHARACTER, features=0), card)

@@ -50,6 +50,22 @@ def test_commands_and_responses_of_any_length(command: bytes, ifsc: int, ifsd: i
     assert card.runs == [command] * 3
 
 
+@given(st.binary(max_size=700), st.integers(6, 259), st.integers(1, 254), st.booleans())
+def test_no_block_is_longer_than_what_carries_it(
+    command: bytes, longest: int, ifsc: int, uses_crc: bool
+) -> None:
+    card = T1Card(echo, uses_crc=uses_crc, ifsc=254)
+    card.requests.append((0xC1, b"\xfe"))
+    engine = T1(uses_crc=uses_crc, ifsc=ifsc, longest_block=longest)
+
+    def carry(block: bytes) -> bytes:
+        assert len(block) <= longest
+        return card.receive(block)
+
+    for _ in range(2):
+        assert run(engine, engine.start(command), carry) == echo(command)
+
+
 def test_the_blocks_of_a_short_exchange() -> None:
     engine = T1()
     assert engine.start(bytes.fromhex("00A40400")).block.hex() == "00000400a40400a4"
