@@ -4,8 +4,9 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import monotonic
 
-from pypcscd.driver import Device, DeviceOpenError, DriverError, Reason
+from pypcscd.driver import Device, DeviceOpenError, DriverError, Presence, Reason
 from pypcscd_ccid import descriptor as descriptors
 from pypcscd_ccid import messages, quirks
 from pypcscd_ccid.commands import Commands
@@ -34,6 +35,10 @@ _GET_DESCRIPTOR = 0x06
 _STRING = 0x0300
 _MAX_STRING = 255
 _ENGLISH = 0x0409
+
+#: seconds in which what the interrupt pipe tells may be from before it was listened to; it is asked for
+#: every 255 ms at least
+_OLD_NEWS = 1.0
 
 _SLOT_CHANGE = 0x50
 _HARDWARE_ERROR = 0x51
@@ -74,6 +79,7 @@ class CcidDevice(Device):
         self.interface = number
         self._interrupt: Transfer | None = None
         self._failures = 0
+        self._is_certain_from = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
 
@@ -100,6 +106,7 @@ class CcidDevice(Device):
         packet = max(interrupt.max_packet, 1)
         size = -(-max(size, 8) // packet) * packet
         self._interrupt = self._handle.transfer(interrupt.address, Kind.INTERRUPT, size, self._interrupted)
+        self._is_certain_from = monotonic() + _OLD_NEWS
         self._listen()
 
     def _listen(self) -> None:
@@ -137,10 +144,15 @@ class CcidDevice(Device):
 
     def _slots_changed(self, bits: bytes) -> None:
         """Two bits for each slot: a card is present, and the slot has changed (CCID 1.1, section 6.3.1)."""
+        # What a reader had to say while nobody listened is out of date if it has no room for what came then.
+        is_certain = monotonic() >= self._is_certain_from
         for index, slot in enumerate(self._slots[: 4 * len(bits)]):
             state = bits[index // 4] >> 2 * (index % 4)
             if state & 0x02:
-                slot.notified(bool(state & 0x01))
+                slot.notified(bool(state & 0x01), is_certain=is_certain)
+            elif len(self._slots) == 1 and bool(state & 0x01) is not (slot.presence is Presence.PRESENT):
+                # It forgets to say that this is a change.
+                slot.notified(bool(state & 0x01), is_certain=False)
 
     def _interrupt_failed(self, status: Status) -> None:
         if status is Status.NO_DEVICE or self._is_closed:

@@ -66,6 +66,8 @@ class CcidSlot(Slot):
         self._protocol = Protocol.UNDEFINED
         self._timeout = _DEFAULT_TIMEOUT
         self._is_asking = False
+        #: the slot has changed since it was asked
+        self._must_ask_again = False
         #: when an exchange of several messages is given up, by time.monotonic
         self._end = math.inf
         level = facts.descriptor.level
@@ -302,13 +304,15 @@ class CcidSlot(Slot):
 
     # --- presence ---------------------------------------------------------------------------
 
-    def notified(self, is_present: bool) -> None:
+    def notified(self, is_present: bool, *, is_certain: bool) -> None:
         """The interrupt pipe says that the slot has changed."""
-        if not is_present:
-            self._note_absence()
-        elif self.presence is Presence.PRESENT:
-            # Taken out and put back so fast that it is one message; or the first one after opening.
+        # an answer that is on its way may have been given before
+        self._must_ask_again = self._is_asking
+        if not is_certain or (is_present and self.presence is Presence.PRESENT):
+            # That it is still there: taken out and put back so fast that it is one message.
             self.ask_status()
+        elif not is_present:
+            self._note_absence()
         else:
             self.update_presence(Presence.PRESENT)
 
@@ -330,6 +334,10 @@ class CcidSlot(Slot):
 
     def _status_came(self, answer: Answer[bytes]) -> None:
         self._is_asking = False
+        if self._must_ask_again:
+            self._must_ask_again = False
+            self.ask_status()
+            return
         try:
             reply = answer.result()
         except DriverError as error:

@@ -192,7 +192,10 @@ async def presences(slot: CcidSlot) -> "asyncio.Queue[Presence]":
     return seen
 
 
-async def test_movements_come_through_the_interrupt_pipe(bench: Bench) -> None:
+async def test_movements_come_through_the_interrupt_pipe(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "_OLD_NEWS", 0.0)
     slot = (await bench.open()).slots[0]
     seen = await presences(slot)
     bench.insert()
@@ -205,6 +208,60 @@ async def test_movements_come_through_the_interrupt_pipe(bench: Bench) -> None:
     # neither needed a command
     assert len(bench.reader.of_type(STATUS)) == 2
     assert await slot.get_attribute(0x00090303) == b""
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_news_from_before_the_reader_was_opened_are_not_believed(
+    bench: Bench, *, is_there: bool
+) -> None:
+    """The card went and came, or came and went, while nobody listened; the reader has kept the first."""
+    if is_there:
+        bench.insert()
+    bench.reader.interrupt(b"\x50\x02" if is_there else b"\x50\x03")
+    slot = (await bench.open()).slots[0]
+    seen = await presences(slot)
+    await bench.reader.until_received(3, STATUS)
+    await turns()
+    assert slot.presence is (Presence.PRESENT if is_there else Presence.ABSENT)
+    assert seen.empty()
+
+
+async def test_a_change_that_the_reader_does_not_call_one(bench: Bench) -> None:
+    slot = (await bench.open()).slots[0]
+    seen = await presences(slot)
+    bench.insert()
+    bench.reader.interrupt(b"\x50\x01")
+    assert await seen.get() is Presence.PRESENT
+    bench.reader.cards[0] = None
+    bench.reader.interrupt(b"\x50\x00")
+    assert await seen.get() is Presence.ABSENT
+    asked = len(bench.reader.of_type(STATUS))
+    bench.reader.interrupt(b"\x50\x00")
+    await turns()
+    assert len(bench.reader.of_type(STATUS)) == asked
+
+
+async def test_a_card_that_goes_while_the_reader_says_that_it_is_there(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when it is pulled out slowly: the answer to the first movement comes after the second."""
+    monkeypatch.setattr(devices, "_OLD_NEWS", 0.0)
+    slot = await ready(bench)
+    seen = await presences(slot)
+    asked = len(bench.reader.of_type(STATUS))
+    bench.reader.holds = True
+    bench.reader.interrupt(b"\x50\x03")
+    await bench.reader.until_received(asked + 1, STATUS)
+    bench.reader.holds = False
+    bench.reader.cards[0] = None
+    bench.reader.interrupt(b"\x50\x02")
+    await turns()
+    bench.reader.release()
+    await bench.reader.until_received(asked + 2, STATUS)
+    await turns()
+    assert slot.presence is Presence.ABSENT
+    assert seen.get_nowait() is Presence.ABSENT
+    assert seen.empty()
 
 
 async def test_slots_that_have_not_changed_are_left_alone() -> None:
