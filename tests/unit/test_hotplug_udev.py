@@ -521,6 +521,35 @@ async def test_a_slow_scan_tells_what_is_different(monkeypatch: pytest.MonkeyPat
     source.close()
 
 
+async def test_a_slow_scan_outlives_a_round_that_fails(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sources, "_INTERVAL", 0.001)
+    states: list[dict[str, str] | None] = [{}, None, None, {"1-2": "17"}, {"1-2": "17", "1-3": "18"}]
+
+    def fingerprint() -> dict[str, str]:
+        state = states.pop(0) if len(states) > 1 else states[0]
+        if state is None:
+            raise RuntimeError("can't start new thread")
+        return state
+
+    told: list[tuple[str, ...]] = []
+
+    def tell(action: str, name: str) -> None:
+        told.append((action, name))
+        if name == "1-3":
+            raise RuntimeError("somebody else's defect")
+
+    source = SlowScan(fingerprint)
+    source.start(tell, lambda: told.append(("missed",)))
+    async with asyncio.timeout(5):
+        while len(told) < 4:
+            await asyncio.sleep(0.001)
+    assert told == [("add", "1-2"), ("missed",), ("add", "1-3"), ("missed",)]
+    assert caplog.text.count("looking for USB devices failed") == 2
+    source.close()
+
+
 class Monitor:
     """As much of pyudev.Monitor as is used; what is to be read is written by a test."""
 

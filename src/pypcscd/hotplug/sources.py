@@ -74,22 +74,36 @@ class SlowScan(Source):
         self._task: asyncio.Task[None] | None = None
 
     def start(self, tell: Callable[[str, str], None], tell_missed: Callable[[], None]) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run(tell))
+        self._task = asyncio.get_running_loop().create_task(self._run(tell, tell_missed))
 
     def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
 
-    async def _run(self, tell: Callable[[str, str], None]) -> None:
+    async def _run(self, tell: Callable[[str, str], None], tell_missed: Callable[[], None]) -> None:
+        has_failed = False
         while True:
             await asyncio.sleep(_INTERVAL)
-            before, self._known = self._known, await asyncio.to_thread(self._fingerprint)
-            for name in before:
-                if self._known.get(name) != before[name]:
-                    tell("remove", name)
-            for name in self._known:
-                if self._known[name] != before.get(name):
-                    tell("add", name)
+            try:
+                await self._compare(tell)
+                if has_failed:
+                    log.info("looking for USB devices works again")
+                    tell_missed()
+                has_failed = False
+            except Exception:
+                # Such as a thread that the system refuses. Nobody else would ever look again.
+                if not has_failed:
+                    log.exception("looking for USB devices failed; trying again every %.0f s", _INTERVAL)
+                has_failed = True
+
+    async def _compare(self, tell: Callable[[str, str], None]) -> None:
+        before, self._known = self._known, await asyncio.to_thread(self._fingerprint)
+        for name in before:
+            if self._known.get(name) != before[name]:
+                tell("remove", name)
+        for name in self._known:
+            if self._known[name] != before.get(name):
+                tell("add", name)
 
 
 def open_source() -> Source:
