@@ -122,7 +122,7 @@ class Daemon:
         if self._usb is not None:
             from pypcscd.hotplug.udev import load_matcher
 
-            await self._usb.reload(await load_matcher(config.usb_settings))
+            await self._usb.reload(await load_matcher(config.usb_settings), config.settle_bound)
 
     async def rescan(self) -> None:
         """Look for USB readers, and try those devices again that are not open."""

@@ -439,7 +439,7 @@ async def test_other_rules_touch_only_whom_they_concern(scene: Scene) -> None:
                 return Match(tuple(replace(config, name="Mine") for config in match.configs))
             return match
 
-    await scene.watcher.reload(Rules([], UsbSettings()))
+    await scene.watcher.reload(Rules([], UsbSettings()), 5)
     assert [configs[0].name for configs in scene.keeper.wanted] == ["ACME Reader", "Mine"]
     assert scene.keeper.history == [
         "add 4",
@@ -448,6 +448,50 @@ async def test_other_rules_touch_only_whom_they_concern(scene: Scene) -> None:
         "remove 5: to be driven differently from now on",
         "add 5",
     ]
+
+
+async def test_a_reload_does_not_wait_for_ever(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    """The kernel has locked a device, or one that is to be driven differently does not close."""
+    await scene.watcher.start(5)
+    scene.ports.plug(interface())
+    gate = scene.ports.gates["*"] = threading.Event()
+    async with asyncio.timeout(2):
+        await scene.watcher.reload(Matcher([], UsbSettings()), 0.01)
+    assert "not ready after 0.01 s" in caplog.text
+    gate.set()
+    await scene.until_wanted("17")
+
+
+async def test_the_start_waits_for_udev(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    scene.ports.plug(interface("1-1", kind=0x03, is_prepared=False))
+    scene.ports.plug(interface(is_prepared=False))
+    starting = asyncio.ensure_future(scene.watcher.start(5))
+    await scene.until_looked(1)
+    _done, pending = await asyncio.wait([starting], timeout=0.05)
+    assert pending
+    scene.ports.plug(interface())
+    scene.news.tell("add", "1-2")
+    await starting
+    assert scene.keeper.addresses == ["17"]
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("is_pulled_out", [True, False])
+async def test_the_start_does_not_wait_for_udev_for_ever(
+    scene: Scene, caplog: pytest.LogCaptureFixture, *, is_pulled_out: bool
+) -> None:
+    scene.ports.plug(interface(is_prepared=False))
+    starting = asyncio.ensure_future(scene.watcher.start(5 if is_pulled_out else 0.1))
+    await scene.until_looked(1)
+    if is_pulled_out:
+        del scene.ports.present["1-2"]
+        scene.news.tell("remove", "1-2")
+    await starting
+    assert ("not ready after 0.1 s" in caplog.text) is not is_pulled_out
+    assert ("USB port 1-2; udev has not come to it" in caplog.text) is not is_pulled_out
+    scene.ports.plug(interface())
+    scene.news.tell("add", "1-2")
+    await scene.until_wanted("17")
 
 
 async def test_a_rescan_finds_what_nobody_told(scene: Scene) -> None:

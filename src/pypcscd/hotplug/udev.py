@@ -47,6 +47,8 @@ class _Port:
         self.changes = 0
         #: it was told that something is different, so what failed may work now
         self.may_work_now = False
+        #: there is a reader in it that udev has not come to
+        self.waits_for_udev = False
         #: the last one, which ends when nothing has changed while it looked
         self.look: asyncio.Task[None] | None = None
 
@@ -66,29 +68,28 @@ class UsbWatcher:
         self._scanner = scanner
         self._ports: dict[str, _Port] = {}
         self._background = Background(log)
+        #: set by each look, for who waits until udev has come to all readers
+        self._udev_came = asyncio.Event()
 
     async def start(self, bound: float) -> None:
         """Follow what changes, and want what is there; waits ``bound`` seconds at most for that."""
+        begun = asyncio.get_running_loop().time()
         self._source.start(self._note_change, self._note_missed)
-        _done, late = await asyncio.wait([self._spawn(self.rescan())], timeout=bound)
-        if late:
-            slow = [f"USB port {name}" for name, port in self._ports.items() if port.is_looking]
-            log.warning(
-                "not ready after %g s ([limits] start_wait), to be announced later: what is plugged into %s; "
-                "the system does not say what it is, so if it stays away unplug it and plug it in again",
-                bound,
-                ", ".join(slow) or "some USB port",
-            )
+        await self._rescan_within(bound)
+        await self._wait_for_udev(begun, bound)
 
     def close(self) -> None:
         """Follow nothing any more; the devices are left to their keeper."""
         self._source.close()
         self._background.cancel()
 
-    async def reload(self, matcher: Matcher) -> None:
-        """Other rules: what is to be driven differently is closed and opened anew, the rest is left alone."""
+    async def reload(self, matcher: Matcher, bound: float) -> None:
+        """Other rules: what is to be driven differently is closed and opened anew, the rest is left alone.
+
+        Waits ``bound`` seconds at most; what takes longer follows.
+        """
         self._matcher = matcher
-        await self.rescan()
+        await self._rescan_within(bound)
 
     async def rescan(self) -> None:
         """Look at all ports; when this returns what is there is wanted, and nothing else.
@@ -111,6 +112,41 @@ class UsbWatcher:
         # also those that an event began: they go on if nobody waits any more, or another one fails
         if looks := [port.look for port in self._ports.values() if port.look is not None]:
             await asyncio.wait(looks)
+
+    async def _rescan_within(self, bound: float) -> None:
+        """``rescan``, but go on without it after ``bound`` seconds."""
+        _done, late = await asyncio.wait([self._spawn(self.rescan())], timeout=bound)
+        if late:
+            self._warn_of_delay(
+                bound,
+                [name for name, port in self._ports.items() if port.is_looking],
+                "the system does not say what it is, so if it stays away unplug it and plug it in again",
+            )
+
+    async def _wait_for_udev(self, begun: float, bound: float) -> None:
+        """As when a program is started by the reader that it wants: udev is at work on it just then."""
+        try:
+            async with asyncio.timeout_at(begun + bound):
+                while self._ports_before_udev():
+                    self._udev_came.clear()
+                    await self._udev_came.wait()
+        except TimeoutError:
+            self._warn_of_delay(
+                bound,
+                self._ports_before_udev(),
+                "udev has not come to it; if it stays away, 'udevadm trigger' may help",
+            )
+
+    def _ports_before_udev(self) -> list[str]:
+        return [name for name, port in self._ports.items() if port.waits_for_udev]
+
+    def _warn_of_delay(self, bound: float, ports: list[str], why: str) -> None:
+        log.warning(
+            "not ready after %g s ([limits] start_wait), to be announced later: what is plugged into %s; %s",
+            bound,
+            ", ".join(f"USB port {name}" for name in ports) or "some USB port",
+            why,
+        )
 
     # --- what is told -------------------------------------------------------------------------
 
@@ -164,6 +200,9 @@ class UsbWatcher:
         changes = port.changes
         if self._source.is_prepared:
             # What udev has not come to is told once more when it has; until then nobody knows its rules.
+            unprepared = [interface for interface in found if not interface.is_prepared]
+            port.waits_for_udev = any(self._matcher.match(interface).configs for interface in unprepared)
+            self._udev_came.set()
             found = [interface for interface in found if interface.is_prepared]
         matches = {interface.sys_name: self._matcher.match(interface) for interface in found}
         for name in list(port.known):
