@@ -253,11 +253,11 @@ class Commands:
         if status is Status.STALL:
             self._clear_halt(self._pipes.bulk_out.address)
             pending.stalls += 1
-            if pending.stalls <= _MAX_STALLS and self._active[pending.slot] is pending:
-                # The reader halted the pipe because of the frame before: this one was not looked at.
-                self._give_out(pending)
-                return
-        if self._active[pending.slot] is pending:
+        is_wanted = self._active[pending.slot] is pending
+        if is_wanted and status is Status.STALL and pending.stalls <= _MAX_STALLS:
+            # The reader halted the pipe because of the frame before: this one was not looked at.
+            self._unsent.appendleft(pending)
+        elif is_wanted:
             pending.fail(DriverError(Reason.COMMUNICATION, f"{self._title}: the command could not be sent"))
             self._finish(pending)
         self._send_waiting()

@@ -679,6 +679,17 @@ async def test_a_stalled_bulk_out_is_cleared_and_tried_again(bench: Bench) -> No
     assert await slot.transmit(T0, APDU) == echo(APDU)
 
 
+async def test_a_stalled_bulk_out_does_not_keep_what_waits_for_it(eight: Bench) -> None:
+    """The frame that is sent again and those behind it all get out, and so does what comes later."""
+    eight.reader.out_status.extend([Status.STALL, Status.STALL])
+    slots = eight.device.slots
+    for _ in range(2):
+        async with asyncio.timeout(5):
+            answers = await asyncio.gather(*(slot.transmit(T0, APDU) for slot in slots))
+        assert answers == [echo(APDU)] * 8
+    assert eight.reader.cleared == [0x01, 0x01]
+
+
 async def test_a_pipe_that_always_fails_is_the_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     slot = await ready(bench)
     for _ in range(10):
