@@ -82,6 +82,7 @@ class CcidDevice(Device):
         self._is_certain_from = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
+        self.is_lost = False
 
     @property
     def slots(self) -> Sequence[CcidSlot]:
@@ -193,7 +194,7 @@ class CcidDevice(Device):
 
     def note_loss(self, why: str) -> None:
         """The bulk pipes are dead; commands fail already."""
-        self._is_closed = True
+        self._is_closed = self.is_lost = True
         self.is_unplugged = self._commands.is_unplugged
         if self._timer is not None:
             self._timer.cancel()
@@ -265,11 +266,20 @@ async def _open(found: FoundInterface, allows_escape: bool) -> CcidDevice:
         commands.start()
         await _wake_up(commands, quirk)
         await _look_at_slots(device, commands)
+        if device.is_lost:
+            # In the very moment in which it answered; nobody has listened to the device yet.
+            raise _lost_while_opening(commands)
     except BaseException:
         commands.stop("it could not be opened")
         raise
     device.watch(pipes.interrupt)
     return device
+
+
+def _lost_while_opening(commands: Commands) -> DeviceOpenError:
+    if commands.is_unplugged:
+        return DeviceOpenError("it was unplugged while it was opened", is_gone=True)
+    return DeviceOpenError("USB transfers failed again and again while it was opened", reset_may_help=True)
 
 
 async def _wake_up(commands: Commands, quirk: Quirk) -> None:
@@ -284,7 +294,7 @@ async def _wake_up(commands: Commands, quirk: Quirk) -> None:
             return
         except DriverError as error:
             if error.reason is Reason.NO_DEVICE:
-                raise DeviceOpenError("it was unplugged while it was opened", is_gone=True) from error
+                raise _lost_while_opening(commands) from error
             why = error
     raise DeviceOpenError(
         f"the reader does not answer ({why}); unplug it and plug it in again", reset_may_help=True
@@ -302,7 +312,7 @@ async def _look_at_slots(device: CcidDevice, commands: Commands) -> None:
         if isinstance(reply, bytes):
             slot.note_status(messages.icc_status(reply))
         elif isinstance(reply, DriverError) and reply.reason is Reason.NO_DEVICE:
-            raise DeviceOpenError("it was unplugged while it was opened", is_gone=True) from reply
+            raise _lost_while_opening(commands) from reply
         else:
             slot.note_silence()
 

@@ -9,8 +9,8 @@ from ccid_simulator import EXTENDED, SHORT, TPDU, Bench, Card, descriptor, echo
 
 from pypcscd.driver import DeviceOpenError, DriverError, Presence, Reason
 from pypcscd.scard import Protocol
+from pypcscd_ccid import commands, messages
 from pypcscd_ccid import device as devices
-from pypcscd_ccid import messages
 from pypcscd_ccid import pending as pendings
 from pypcscd_ccid import slot as slots
 from pypcscd_ccid.libusb import Kind, Status
@@ -140,8 +140,39 @@ async def test_a_reader_that_is_pulled_out_while_it_is_opened(bench: Bench) -> N
     opening = asyncio.ensure_future(bench.open())
     await bench.reader.until_received(1)
     bench.libusb.unplug()
-    with pytest.raises(DeviceOpenError, match="unplugged"):
+    with pytest.raises(DeviceOpenError, match="unplugged") as failed:
         await opening
+    assert failed.value.is_gone
+
+
+async def test_a_reader_that_is_pulled_out_as_it_gives_the_last_answer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is told of the loss yet, so it must be seen."""
+    look = devices._look_at_slots
+
+    async def look_and_pull(device: devices.CcidDevice, commands: commands.Commands) -> None:
+        await look(device, commands)
+        bench.libusb.unplug()
+        await turns()
+
+    monkeypatch.setattr(devices, "_look_at_slots", look_and_pull)
+    with pytest.raises(DeviceOpenError, match="unplugged") as failed:
+        await bench.open()
+    assert failed.value.is_gone
+
+
+async def test_a_reader_whose_pipe_fails_at_once_is_there_all_the_same(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no unplugged one, and a reset may help."""
+    monkeypatch.setattr(commands, "_LONGEST_RETRY", 0.001)
+    for _ in range(10):
+        bench.reader.fail_in(Status.ERROR)
+    with pytest.raises(DeviceOpenError, match="transfers failed again and again") as failed:
+        await bench.open()
+    assert failed.value.reset_may_help
+    assert not failed.value.is_gone
 
 
 # --- cards ---------------------------------------------------------------------------------------
