@@ -431,6 +431,8 @@ class Commands:
 
     def _time_out(self, pending: Pending) -> None:
         if pending.is_abort:
+            if pending in self._unsent:
+                self._unsent.remove(pending)
             _log.warning(
                 "%s: slot %d did not confirm the abort of a command; using it all the same",
                 self._title,

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from ccid_simulator import EXTENDED, SHORT, TPDU, Bench, Card, descriptor, echo
+from ccid_simulator import EXTENDED, OUT, SHORT, TPDU, Bench, Card, descriptor, echo
+from fake_libusb import Urb
 
 from pypcscd.driver import DeviceOpenError, DriverError, Presence, Reason
 from pypcscd.scard import Protocol
@@ -719,6 +720,33 @@ async def test_a_stalled_bulk_out_does_not_keep_what_waits_for_it(eight: Bench) 
             answers = await asyncio.gather(*(slot.transmit(T0, APDU) for slot in slots))
         assert answers == [echo(APDU)] * 8
     assert eight.reader.cleared == [0x01, 0x01]
+
+
+async def test_a_reader_that_takes_nothing_is_not_sent_all_that_later(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its firmware hangs, perhaps for days: what was given up meanwhile is not kept for it."""
+    monkeypatch.setattr(commands, "_ABORT_TIMEOUT", 0.005)
+    slot = await ready(bench)
+    slot._timeout = 0.005
+    kept: list[Urb] = []
+    submitted = bench.reader.submitted
+    monkeypatch.setattr(
+        bench.reader, "submitted", lambda urb: kept.append(urb) if urb.endpoint == OUT else submitted(urb)
+    )
+    for _ in range(5):
+        with pytest.raises(DriverError) as failed:
+            await slot.transmit(T0, APDU)
+        assert failed.value.reason is Reason.TIMEOUT
+    while bench.device.slots[0]._commands._active[0] is not None:
+        await asyncio.sleep(0.005)
+    bench.reader.received.clear()
+    monkeypatch.setattr(bench.reader, "submitted", submitted)
+    monkeypatch.setattr(commands, "_ABORT_TIMEOUT", 2.0)
+    slot._timeout = 60.0
+    submitted(kept[-1])
+    assert await slot.transmit(T0, APDU) == echo(APDU)
+    assert [message[0] for message in bench.reader.received] == [ABORT, XFR]
 
 
 async def test_a_pipe_that_always_fails_is_the_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
