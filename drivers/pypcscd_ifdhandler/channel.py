@@ -79,8 +79,7 @@ class CommandChannel:
         try:
             return await response
         except asyncio.CancelledError:
-            if self._pending is response:
-                self._expect_end()
+            self._expect_end(response)
             raise
 
     def _look_after(self, response: Answer[tuple[int, bytes]]) -> None:
@@ -90,14 +89,15 @@ class CommandChannel:
         if pending is None or pending.done():
             return
         if pending is response:
-            self._expect_end()
+            self._expect_end(response)
             pending.set_exception(DriverError(Reason.TIMEOUT, f"no answer within {COMMAND_LIMIT:g} seconds"))
         else:
             self._watch = self._loop.call_later(COMMAND_LIMIT, self._look_after, pending)
 
-    def _expect_end(self) -> None:
-        """Nobody waits for the command under way any more; it must still come to its end."""
-        self._stuck_timer = self._loop.call_later(GIVEN_UP_LIMIT, self._stuck)
+    def _expect_end(self, response: Answer[tuple[int, bytes]]) -> None:
+        """Nobody waits for this command any more; if it is under way it must still come to its end."""
+        if self._pending is response:
+            self._stuck_timer = self._loop.call_later(GIVEN_UP_LIMIT, self._stuck)
 
     def _settle(self) -> Answer[tuple[int, bytes]] | None:
         """The helper is no longer busy; returns what the command waits for if somebody awaits it."""

@@ -1,0 +1,65 @@
+"""The daemon's end of a slot's socket, with nobody but the test at the other end."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from pypcscd_ifdhandler.channel import CommandChannel
+from pypcscd_ifdhandler.wire import HEADER, MAX_PAYLOAD, Kind
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        yield ours, theirs
+
+
+def channel(sock: socket.socket) -> CommandChannel:
+    return CommandChannel(sock, bytearray(HEADER.size + MAX_PAYLOAD), lambda _: None, lambda: None)
+
+
+def respond(helper: socket.socket, answer: bytes) -> None:
+    _, sequence, _ = HEADER.unpack_from(helper.recv(65536))
+    helper.send(HEADER.pack(Kind.RESPONSE, sequence, 0) + answer)
+
+
+async def test_a_client_that_goes_away_in_the_moment_of_its_answer(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, helper = ends
+    commands = channel(ours)
+    call = asyncio.create_task(commands.call(Kind.TRANSMIT, 0, b"\0\xa4"))
+    await asyncio.sleep(0)
+    respond(helper, b"\x90\0")
+    # the answer is taken, but whoever waits for it does not run before it is cancelled
+    commands._readable()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    following = asyncio.create_task(commands.call(Kind.TRANSMIT, 0, b"\0\xb0"))
+    await asyncio.sleep(0)
+    respond(helper, b"\x6a\x82")
+    assert await following == (0, b"\x6a\x82")
+    commands.fail("the end")
+
+
+async def test_what_nobody_waits_for_comes_to_its_end_before_the_next(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, helper = ends
+    commands = channel(ours)
+    call = asyncio.create_task(commands.call(Kind.TRANSMIT, 0, b"\0\xa4"))
+    await asyncio.sleep(0)
+    call.cancel()
+    following = asyncio.create_task(commands.call(Kind.TRANSMIT, 0, b"\0\xb0"))
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    respond(helper, b"late")
+    commands._readable()
+    await asyncio.sleep(0)
+    respond(helper, b"\x90\0")
+    assert await following == (0, b"\x90\0")
+    commands.fail("the end")
