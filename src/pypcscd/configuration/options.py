@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -58,7 +59,8 @@ def _separated(words: Sequence[str]) -> list[str]:
 def _make_parser(tools: str) -> _Parser:
     parser = _Parser(
         prog="pypcscd",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        # One is made for each option, and would load what finds out the terminal's width.
+        formatter_class=partial(argparse.HelpFormatter, width=80),
         description="A PC/SC resource manager daemon: lets programs share smart card readers.",
         epilog=f"tools (pypcscd TOOL --help tells more):\n{tools}",
     )
@@ -100,6 +102,7 @@ def _make_parser(tools: str) -> _Parser:
     _add_limit_options(parser)
     _add_log_options(parser)
     parser.add_argument("--disable-polkit", action="store_true", help="do not ask polkit whom to let in")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser
 
 
