@@ -62,13 +62,10 @@ class Emulator:
         return self._room
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._take(self._room[:nbytes])
+        self.data_received(self._room[:nbytes])
 
-    def data_received(self, data: bytes) -> None:
-        """For asyncio's own loop, which has buffers only for what is derived from its class."""
-        self._take(data)
-
-    def _take(self, data: bytes | memoryview) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
+        """What asyncio's own loop calls, which has buffers only for what is derived from its class."""
         payloads = self._decoder.feed(data)
         if len(payloads) == 1 and self._answers:
             answer = self._answers.popleft()
