@@ -2,23 +2,31 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
 from pypcscd_ifdhandler.channel import CommandChannel
 from pypcscd_ifdhandler.wire import HEADER, MAX_PAYLOAD, Kind
 
+Ends = tuple[CommandChannel, socket.socket]
+
 
 @pytest.fixture
-def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+async def ends() -> AsyncIterator[Ends]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        yield ours, theirs
+        room = bytearray(HEADER.size + MAX_PAYLOAD)
+        commands = CommandChannel(ours, room, lambda _: None, lambda: None)
+        yield commands, theirs
+        commands.fail("the end")
 
 
-def channel(sock: socket.socket) -> CommandChannel:
-    return CommandChannel(sock, bytearray(HEADER.size + MAX_PAYLOAD), lambda _: None, lambda: None)
+async def transmitting(commands: CommandChannel, apdu: bytes) -> "asyncio.Task[tuple[int, bytes]]":
+    """A command that has been sent."""
+    call = asyncio.create_task(commands.call(Kind.TRANSMIT, 0, apdu))
+    await asyncio.sleep(0)
+    return call
 
 
 def respond(helper: socket.socket, answer: bytes) -> None:
@@ -26,33 +34,23 @@ def respond(helper: socket.socket, answer: bytes) -> None:
     helper.send(HEADER.pack(Kind.RESPONSE, sequence, 0) + answer)
 
 
-async def test_a_client_that_goes_away_in_the_moment_of_its_answer(
-    ends: tuple[socket.socket, socket.socket],
-) -> None:
-    ours, helper = ends
-    commands = channel(ours)
-    call = asyncio.create_task(commands.call(Kind.TRANSMIT, 0, b"\0\xa4"))
-    await asyncio.sleep(0)
+async def test_a_client_that_goes_away_in_the_moment_of_its_answer(ends: Ends) -> None:
+    commands, helper = ends
+    call = await transmitting(commands, b"\0\xa4")
     respond(helper, b"\x90\0")
     # the answer is taken, but whoever waits for it does not run before it is cancelled
     commands._readable()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    following = asyncio.create_task(commands.call(Kind.TRANSMIT, 0, b"\0\xb0"))
-    await asyncio.sleep(0)
+    following = await transmitting(commands, b"\0\xb0")
     respond(helper, b"\x6a\x82")
     assert await following == (0, b"\x6a\x82")
-    commands.fail("the end")
 
 
-async def test_what_nobody_waits_for_comes_to_its_end_before_the_next(
-    ends: tuple[socket.socket, socket.socket],
-) -> None:
-    ours, helper = ends
-    commands = channel(ours)
-    call = asyncio.create_task(commands.call(Kind.TRANSMIT, 0, b"\0\xa4"))
-    await asyncio.sleep(0)
+async def test_what_nobody_waits_for_comes_to_its_end_before_the_next(ends: Ends) -> None:
+    commands, helper = ends
+    call = await transmitting(commands, b"\0\xa4")
     call.cancel()
     following = asyncio.create_task(commands.call(Kind.TRANSMIT, 0, b"\0\xb0"))
     with pytest.raises(asyncio.CancelledError):
@@ -62,4 +60,3 @@ async def test_what_nobody_waits_for_comes_to_its_end_before_the_next(
     await asyncio.sleep(0)
     respond(helper, b"\x90\0")
     assert await following == (0, b"\x90\0")
-    commands.fail("the end")
