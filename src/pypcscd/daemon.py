@@ -80,7 +80,7 @@ class Daemon:
         if self._config.logs_apdus:
             from pypcscd.control.apdu_log import ApduLog
 
-            ApduLog(admin.taps)
+            ApduLog(admin.service.taps)
         try:
             await admin.start()
         except OSError as error:

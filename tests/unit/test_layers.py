@@ -230,6 +230,18 @@ def test_help_needs_no_event_loop() -> None:
     assert loaded & {"asyncio", "pypcscd.daemon", "pypcscd.server.session"} == set()
 
 
+def test_the_daemon_loads_what_administrators_ask_for_when_they_do() -> None:
+    """It is a tenth of the start, and a megabyte."""
+    script = "import pypcscd.lifecycle, json, sys; print(json.dumps([*sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    loaded = set(json.loads(done.stdout))
+    assert "pypcscd.control.admin" in loaded
+    behind = {f"pypcscd.control.{name}" for name in ("service", "status", "stream", "taps")}
+    behind |= {"pypcscd.protocol.observer", "pypcscd.redact"}
+    assert behind <= set(OURS)
+    assert loaded & behind == set()
+
+
 def test_settings_are_read_only_where_there_is_a_file() -> None:
     script = """
 import json, pathlib, sys, pypcscd.cli, pypcscd.daemon, pypcscd.lifecycle

@@ -278,7 +278,7 @@ async def test_what_went_wrong_in_a_reader() -> None:
 
     manager = Manager()
     await manager.add_readers("Fake", 0, [Counting(), FakeSlot()])
-    report = StatusReport(manager, [], dict).make([], {})
+    report = StatusReport(manager, [], dict, 0.0).make([], {})
     await manager.close()
     assert [reader["counters"] for reader in report["readers"]] == [{"timeouts": 3}, {}]
 
@@ -286,7 +286,7 @@ async def test_what_went_wrong_in_a_reader() -> None:
 async def test_which_processes_drivers_run_in() -> None:
     """On the event loop, where /proc must not be read."""
     running = {4711: "/usr/lib/libacme.so", 4712: "/usr/lib/lib\udcff.so"}
-    report = StatusReport(Manager(), [], lambda: running).make([], {})
+    report = StatusReport(Manager(), [], lambda: running, 0.0).make([], {})
     assert report["helpers"] == [
         {"pid": 4711, "library": "/usr/lib/libacme.so"},
         {"pid": 4712, "library": "/usr/lib/lib?.so"},

@@ -1,39 +1,22 @@
-"""The admin socket: listens, checks who comes, and answers requests; docs/admin-protocol.md."""
+"""The admin socket. What is served there is not loaded before somebody connects: few daemons are asked."""
 
 import asyncio
-import json
-import logging
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
-from pypcscd import __version__
-from pypcscd.control import stream
-from pypcscd.control.access import describe_peer, is_admin
-from pypcscd.control.changes import ChangeWatch
-from pypcscd.control.sessions import ListenerLike
-from pypcscd.control.status import Helpers, StatusReport, measure
-from pypcscd.control.taps import Taps, Watch
 from pypcscd.manager.manager import Manager
 
-log = logging.getLogger("pypcscd.control")
+if TYPE_CHECKING:
+    from pypcscd.control.service import AdminService
+    from pypcscd.control.sessions import ListenerLike
 
-VERSION = 1
 _BACKLOG = 8
-_LONGEST_REQUEST = 64 * 1024
-#: bytes that may wait for a watcher that does not read
-_MOST_WAITING = 4 * 1024 * 1024
-_LONGEST_MEASUREMENT = 10.0
-#: seconds for which a stream's lines are gathered, so that a client's message costs no system call
-_GATHERING = 0.01
-
-
-class _RequestError(Exception):
-    """The request cannot be carried out; the message says why."""
 
 
 class AdminSocket:
@@ -43,23 +26,36 @@ class AdminSocket:
         self,
         path: Path,
         manager: Manager,
-        listeners: Sequence[ListenerLike],
-        helpers: Helpers,
+        listeners: "Sequence[ListenerLike]",
+        helpers: Callable[[], Mapping[int, str]],
         inherited: socket.socket | None = None,
     ) -> None:
         """``inherited``: a listening socket to be used; its file is somebody else's, and stays."""
         self.path = path
+        self._manager = manager
+        self._listeners = listeners
+        self._helpers = helpers
         self._inherited = inherited
-        self.manager = manager
-        self.taps = Taps(listeners)
-        self.report = StatusReport(manager, listeners, helpers)
+        self._started = time.monotonic()
         self._server: asyncio.Server | None = None
-        self._connections: set[_Connection] = set()
+        self._service: AdminService | None = None
+
+    @property
+    def service(self) -> "AdminService":
+        """What is behind the door."""
+        if self._service is None:
+            # Costly to import: a tenth of the start.
+            from pypcscd.control.service import AdminService
+
+            self._service = AdminService(
+                self.path, self._manager, self._listeners, self._helpers, self._started
+            )
+        return self._service
 
     @property
     def is_watched(self) -> bool:
         """Somebody follows what happens; a connection that only asks does not count."""
-        return any(connection.is_watching for connection in self._connections)
+        return self._service is not None and self._service.is_watched
 
     async def start(self) -> None:
         """Listen. Whatever is left of a dead daemon's socket is removed. Raises OSError."""
@@ -69,7 +65,7 @@ class AdminSocket:
             # Whether the file goes with the server is decided in close().
             keeping: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
             self._server = await loop.create_unix_server(
-                self._accept, sock=listening, backlog=_BACKLOG, **keeping
+                lambda: self.service.new_connection(), sock=listening, backlog=_BACKLOG, **keeping
             )
         except BaseException:
             listening.close()
@@ -99,178 +95,5 @@ class AdminSocket:
         if self._inherited is None:
             with suppress(OSError):
                 self.path.unlink()
-        for connection in list(self._connections):
-            connection.close()
-
-    def _accept(self) -> "_Connection":
-        connection = _Connection(self, self._connections.discard)
-        self._connections.add(connection)
-        return connection
-
-
-class _Connection(asyncio.Protocol):
-    """One administrator's tool."""
-
-    def __init__(self, admin: AdminSocket, ended: Callable[["_Connection"], None]) -> None:
-        self._admin = admin
-        self._ended = ended
-        self._transport: asyncio.Transport | None = None
-        self._buffer = bytearray()
-        self._pid = 0
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._watch: Watch | None = None
-        #: lines of the stream that are to be sent together
-        self._gathered: list[str] = []
-        self._changes: ChangeWatch | None = None
-        self._requests: dict[str, Callable[[dict[str, Any]], Awaitable[Any]]] = {
-            "status": self._status,
-            "watch": self._follow_changes,
-            "spy": self._spy,
-        }
-
-    @property
-    def is_watching(self) -> bool:
-        return self._watch is not None or self._changes is not None
-
-    # --- called by the event loop -------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        connection = transport.get_extra_info("socket")
-        self._pid, uid, _ = describe_peer(connection)
-        if not is_admin(connection):
-            log.warning(
-                "pid %d of uid %d was refused at the admin socket %s: it is for root and the daemon's own "
-                "user and group",
-                self._pid,
-                uid,
-                self._admin.path,
-            )
-            self._send({"error": "this socket is for root and the daemon's own user and group"})
-            self._transport.close()
-            return
-        self._send({"admin": "pypcscd", "version": VERSION, "daemon": __version__})
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        while (end := self._buffer.find(b"\n")) >= 0:
-            line = bytes(self._buffer[:end])
-            del self._buffer[: end + 1]
-            task = asyncio.ensure_future(self._answer(line))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        if len(self._buffer) > _LONGEST_REQUEST:
-            self._send({"error": f"a request of more than {_LONGEST_REQUEST} bytes"})
-            self.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        for task in self._tasks:
-            task.cancel()
-        self._stop_watching()
-        self._ended(self)
-
-    def close(self) -> None:
-        self._send_gathered()
-        if self._transport is not None:
-            self._transport.close()
-
-    # --- answers ------------------------------------------------------------------------------
-
-    def _send(self, content: dict[str, Any]) -> None:
-        self._send_line(json.dumps(content))
-
-    def _send_line(self, line: str) -> None:
-        if self._transport is None or self._transport.is_closing():
-            return
-        if self._transport.get_write_buffer_size() > _MOST_WAITING:
-            log.warning("a watcher (pid %d) does not read what it asked for; it is dropped", self._pid)
-            self._stop_watching()
-            self._transport.abort()
-            return
-        self._transport.write(line.encode() + b"\n")
-
-    def _gather(self, record: stream.Record) -> None:
-        if not self._gathered:
-            asyncio.get_running_loop().call_later(_GATHERING, self._send_gathered)
-        self._gathered.append(stream.encode(record))
-
-    def _send_gathered(self) -> None:
-        lines, self._gathered = self._gathered, []
-        if lines:
-            self._send_line("\n".join(lines))
-
-    async def _answer(self, line: bytes) -> None:
-        identifier: Any = None
-        try:
-            request = json.loads(line)
-            if not isinstance(request, dict):
-                raise _RequestError("a request is a JSON object")
-            identifier = request.get("id")
-            method = self._requests.get(str(request.get("request")))
-            if method is None:
-                known = ", ".join(self._requests)
-                raise _RequestError(f"unknown request {request.get('request')!r}; there are {known}")
-            self._send({"id": identifier, "result": await method(request)})
-            self._begin()
-        except (ValueError, OverflowError, RecursionError) as error:
-            self._send({"id": identifier, "error": f"no valid request: {error}"})
-        except _RequestError as error:
-            self._send({"id": identifier, "error": str(error)})
-
-    def _begin(self) -> None:
-        """What follows the answer of ``spy`` must not come before it."""
-        watch = self._watch
-        if watch is not None and not watch.is_active:
-            watch.is_active = True
-            self._admin.taps.add(watch)
-
-    async def _status(self, request: dict[str, Any]) -> dict[str, Any]:
-        seconds = _number(request, "measure", float, 0.0)
-        rates = {}
-        taps = self._admin.taps
-        if seconds > 0:
-            seconds = min(seconds, _LONGEST_MEASUREMENT)
-            counts = taps.count()
-            try:
-                await asyncio.sleep(seconds)
-                rates = measure(counts, seconds)
-            finally:
-                taps.stop_counting(counts)
-        return self._admin.report.make(taps.sessions(), rates)
-
-    async def _follow_changes(self, request: dict[str, Any]) -> str:
-        if self._changes is None:
-            self._changes = ChangeWatch(self._admin.manager, self._send)
-        return "watching"
-
-    async def _spy(self, request: dict[str, Any]) -> str:
-        if self._watch is not None:
-            raise _RequestError("this connection spies already")
-        shows_secrets = request.get("secrets", False) is True
-        if shows_secrets:
-            log.warning("pid %d watches all clients, PINs included (spy --show-secrets)", self._pid)
-        self._watch = Watch(
-            self._gather,
-            pid=_number(request, "pid", int, None),
-            uid=_number(request, "uid", int, None),
-            shows_secrets=shows_secrets,
-        )
-        return "spying"
-
-    def _stop_watching(self) -> None:
-        if self._watch is not None:
-            self._admin.taps.remove(self._watch)
-            self._watch = None
-        if self._changes is not None:
-            self._changes.stop()
-            self._changes = None
-
-
-def _number(request: dict[str, Any], key: str, kind: type, default: Any) -> Any:
-    value = request.get(key)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _RequestError(f"{key} is a number, not {value!r}")
-    return kind(value)
+        if self._service is not None:
+            self._service.close()

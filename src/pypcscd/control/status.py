@@ -21,11 +21,14 @@ Helpers = Callable[[], Mapping[int, str]]
 class StatusReport:
     """Makes the object; its numbers of clients are those of the log and of the spy stream."""
 
-    def __init__(self, manager: Manager, listeners: Sequence[ListenerLike], helpers: Helpers) -> None:
+    def __init__(
+        self, manager: Manager, listeners: Sequence[ListenerLike], helpers: Helpers, started: float
+    ) -> None:
+        """``started``: when the daemon did, by the monotonic clock."""
         self._manager = manager
         self._listeners = listeners
         self._helpers = helpers
-        self._started = time.monotonic()
+        self._started = started
 
     def make(self, sessions: Sequence[SessionLike], rates: Rates) -> dict[str, Any]:
         """``sessions``: all that are open. ``rates``: requests per second, where they were counted."""

@@ -3,16 +3,19 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pypcscd import eager
 from pypcscd.manager.handles import Client, UnknownHandleError
 from pypcscd.protocol.connection import Pieces, RemoteProtocolError, Request, ServerConnection
-from pypcscd.protocol.observer import Tap
 from pypcscd.scard import PcscError, ReturnCode
 from pypcscd.server.access import Peer
 from pypcscd.server.calls import Calls, NoAnswerError
 from pypcscd.server.door import Authority, Door
+
+if TYPE_CHECKING:
+    # Costly to import, and there is none before somebody watches.
+    from pypcscd.protocol.observer import Tap
 
 log = logging.getLogger("pypcscd.session")
 
