@@ -503,6 +503,24 @@ async def test_a_rescan_finds_what_nobody_told(scene: Scene) -> None:
     await scene.until_wanted("5")
 
 
+async def test_what_is_told_before_a_look_begins_is_newer(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both looks have what the scan found; the second reader is pulled while the first is taken up."""
+    scene.ports.plug(interface("1-1", address=4))
+    scene.ports.plug(interface("1-2", address=5))
+    add = scene.keeper.add
+
+    def add_and_pull(*configs: DeviceConfig, after: DeviceConfig | None = None) -> None:
+        add(*configs, after=after)
+        if scene.ports.present.pop("1-2", None):
+            scene.news.tell("remove", "1-2")
+
+    monkeypatch.setattr(scene.keeper, "add", add_and_pull)
+    await scene.watcher.start(5)
+    assert scene.keeper.addresses == ["4"]
+
+
 async def test_what_is_told_during_a_rescan_is_newer(scene: Scene) -> None:
     scene.ports.plug(interface())
     await scene.watcher.start(5)

@@ -173,13 +173,13 @@ class UsbWatcher:
     def _begin_look(self, name: str, port: _Port, found: list[UsbInterface] | None = None) -> None:
         """``found``: what was seen there a moment ago."""
         # There is one at a time: of two looks side by side the older might count.
-        port.look = self._spawn(self._look(name, port, found))
+        port.look = self._spawn(self._look(name, port, found, port.changes))
 
-    async def _look(self, name: str, port: _Port, found: list[UsbInterface] | None) -> None:
-        """Do what a look at the port asks for."""
+    async def _look(self, name: str, port: _Port, found: list[UsbInterface] | None, changes: int) -> None:
+        """Do what a look at the port asks for. ``changes``: how many were told before it was begun."""
         while True:
-            changes = port.changes
             if found is None:
+                changes = port.changes
                 found = await self._read(name)
             if port.changes == changes:
                 await self._apply(port, found)
