@@ -1,6 +1,6 @@
 """Answer-to-reset parsing (ISO 7816-3:2006, section 8.2)."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pypcscd.scard import MAX_ATR_SIZE, Protocol
 
@@ -8,8 +8,7 @@ _CONVENTIONS = {0x3B: "direct", 0x3F: "inverse"}
 _PROTOCOLS = {0: Protocol.T0, 1: Protocol.T1, 15: Protocol.T15}
 
 
-@dataclass(frozen=True)
-class InterfaceBytes:
+class InterfaceBytes(NamedTuple):
     """TAi, TBi, TCi and TDi of one group; None where the byte is not sent."""
 
     ta: int | None
@@ -18,8 +17,7 @@ class InterfaceBytes:
     td: int | None
 
 
-@dataclass(frozen=True)
-class Atr:
+class Atr(NamedTuple):
     """A decoded answer to reset."""
 
     raw: bytes

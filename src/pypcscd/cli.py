@@ -1,15 +1,18 @@
-"""The command ``pypcscd``, also installed as ``pcscd``: the daemon, and the tools around it."""
+"""The command ``pypcscd``, also installed as ``pcscd``: the daemon, and the tools around it.
 
-import argparse
+What only one of them needs is imported there: no tool is to wait for what the daemon needs.
+"""
+
 import gc
-import logging
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from pypcscd.configuration.config import DaemonError
+if TYPE_CHECKING:
+    import argparse
 
 #: sub-command -> (module whose ``main(arguments)`` runs it, one line for the help)
 _TOOLS = {
@@ -21,14 +24,6 @@ _TOOLS = {
     "install": ("pypcscd.tools.install.command", "let this system start pypcscd where pcscd would be"),
     "uninstall": ("pypcscd.tools.uninstall", "take back what install did"),
 }
-
-_LEVELS = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "error": logging.ERROR,
-    "critical": logging.CRITICAL,
-}
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon or a tool; returns the exit status."""
@@ -85,6 +80,7 @@ def _tool(name: str, words: Sequence[str]) -> int:
 
 def _daemon(words: Sequence[str]) -> int:
     from pypcscd.configuration import options as command_line
+    from pypcscd.configuration.config import DaemonError
 
     tools = "\n".join(f"  {name:<10}{text}" for name, (_, text) in _TOOLS.items())
     options = command_line.parse(words, tools)
@@ -104,8 +100,9 @@ def _daemon(words: Sequence[str]) -> int:
         return 1
 
 
-def _serve(options: argparse.Namespace) -> int:
+def _serve(options: "argparse.Namespace") -> int:
     """Run the daemon, here or in the background; returns the exit status. Raises DaemonError."""
+    from pypcscd.configuration.config import DaemonError
     from pypcscd.configuration.options import make_config
     from pypcscd.process.activation import inherited_sockets
 
@@ -120,6 +117,8 @@ def _serve(options: argparse.Namespace) -> int:
             return child
         background = child
     # Costly imports, not needed to print a help text, nor by who waits for the daemon in the background.
+    import logging
+
     from pypcscd import lifecycle
     from pypcscd.daemon import Daemon
     from pypcscd.process import logs
@@ -127,7 +126,7 @@ def _serve(options: argparse.Namespace) -> int:
 
     daemon = Daemon(config, inherited)
     logs.configure(
-        _LEVELS[options.level],
+        logging.getLevelNamesMapping()[options.level.upper()],
         stream=sys.stdout,
         colours=options.color,
         in_background=background is not None,

@@ -3,8 +3,8 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from pypcscd.authority import ChosenAuthority
 from pypcscd.configuration.config import Config, DaemonError
@@ -19,8 +19,7 @@ from pypcscd.server.rules import SocketConfig
 log = logging.getLogger("pypcscd.daemon")
 
 
-@dataclass(frozen=True)
-class _Open:
+class _Open(NamedTuple):
     instance: Instance
     listener: Listener
     is_inherited: bool
@@ -173,7 +172,7 @@ class ClientSockets:
 
     @staticmethod
     def _change_permissions(before: SocketConfig, now: SocketConfig) -> None:
-        if replace(now, mode=before.mode, owner=before.owner, group=before.group) == now:
+        if now._replace(mode=before.mode, owner=before.owner, group=before.group) == now:
             return
         try:
             set_permissions(now)

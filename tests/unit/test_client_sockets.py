@@ -53,7 +53,7 @@ async def test_views_that_nobody_uses_are_forgotten(manager: Manager, paths: lis
     sockets.open(config_of(own, bank))
     sockets.start()
     for number in range(5):
-        sockets.reconfigure(config_of(own, replace(bank, readers=(f"{number}*",))))
+        sockets.reconfigure(config_of(own, bank._replace(readers=(f"{number}*",))))
     assert len(manager.roster._views) == 2
     sockets.reconfigure(config_of(own))
     assert len(manager.roster._views) == 1

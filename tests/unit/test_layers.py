@@ -203,7 +203,7 @@ def test_drivers_know_only_the_driver_interface(module: str) -> None:
 # --- what is imported when --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", ["pypcscd.cli", "pypcscd.daemon", "pypcscd.tools.run"])
+@pytest.mark.parametrize("module", ["pypcscd.configuration.options", "pypcscd.lifecycle", "pypcscd.tools.run"])
 def test_starting_imports_no_driver_and_nothing_costly(module: str) -> None:
     script = f"import {module}, json, sys; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
@@ -224,10 +224,22 @@ def test_starting_imports_no_driver_and_nothing_costly(module: str) -> None:
 
 def test_help_needs_no_event_loop() -> None:
     """``pypcscd --version`` and ``--help`` are not to wait for what only the daemon needs."""
-    script = "import pypcscd.cli, json, sys; print(json.dumps(sorted(sys.modules)))"
+    script = """
+import atexit, json, sys
+from pypcscd.cli import main
+atexit.register(lambda: print(json.dumps([*sys.modules])))
+main(["--help"])
+"""
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    loaded = set(json.loads(done.stdout))
+    loaded = set(json.loads(done.stdout.splitlines()[-1]))
+    assert "pypcscd.configuration.options" in loaded
     assert loaded & {"asyncio", "pypcscd.daemon", "pypcscd.server.session"} == set()
+
+
+def test_tools_do_not_wait_for_what_the_daemon_needs() -> None:
+    script = "import pypcscd.cli, json, sys; print(json.dumps([*sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert {name for name in json.loads(done.stdout) if is_ours(name)} == {"pypcscd", "pypcscd.cli"}
 
 
 def test_the_daemon_loads_what_administrators_ask_for_when_they_do() -> None:

@@ -3,7 +3,6 @@
 import os
 import re
 import socket
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,7 +92,7 @@ readers = ["A*"]
     config = loaded(path, text, Config(sockets=(own,)))
     access = AccessRule(groups=frozenset({0}))
     assert config.sockets == (
-        replace(own, table_size=48, readers=("A*",), access=access, origin=f"{path}:6"),
+        own._replace(table_size=48, readers=("A*",), access=access, origin=f"{path}:6"),
         SocketConfig(Path("/other"), table_size=48, origin=f"{path}:4"),
     )
 

@@ -219,9 +219,9 @@ def _with_last_word(config: Config, options: argparse.Namespace) -> Config:
     """``config``, but with what the options say against file and environment."""
     usb_settings = config.usb_settings
     if options.reader_name_no_serial:
-        usb_settings = replace(usb_settings, serial_in_names=False)
+        usb_settings = usb_settings._replace(serial_in_names=False)
     if options.reader_name_no_interface:
-        usb_settings = replace(usb_settings, interface_in_names=False)
+        usb_settings = usb_settings._replace(interface_in_names=False)
     # As in pcscd, 0 leaves a limit as it is.
     settings = replace(
         config.settings,

@@ -167,7 +167,7 @@ def _access_rule(table: _Table) -> AccessRule:
 def _sockets(given: Sequence[SocketConfig], file: _File) -> tuple[SocketConfig, ...]:
     """Those given, changed by the entries with their paths, and then the others of the file."""
     own, *others = given
-    own = replace(own, table_size=file.table("clients").get("table_size", own.table_size))
+    own = own._replace(table_size=file.table("clients").get("table_size", own.table_size))
     sockets = {resolved(socket.path): socket for socket in (own, *others)}
     pid_files = {pid_path_of(path): path for path in sockets}
     named: dict[Path, str] = {}
@@ -187,8 +187,7 @@ def _sockets(given: Sequence[SocketConfig], file: _File) -> tuple[SocketConfig, 
 
 
 def _socket(known: SocketConfig, table: _Table, origin: str) -> SocketConfig:
-    return replace(
-        known,
+    return known._replace(
         readers=tuple(table.get("readers", known.readers)),
         table_size=table.get("table_size", known.table_size),
         has_short_names=table.get("short_names", known.has_short_names),
@@ -202,8 +201,7 @@ def _socket(known: SocketConfig, table: _Table, origin: str) -> SocketConfig:
 
 def _usb_settings(known: UsbSettings, file: _File) -> UsbSettings:
     usb = file.table("usb")
-    return replace(
-        known,
+    return known._replace(
         driver_directories=tuple(usb.get("driver_directories", known.driver_directories)),
         serial_in_names=usb.get("serial_in_names", known.serial_in_names),
         interface_in_names=usb.get("interface_in_names", known.interface_in_names),

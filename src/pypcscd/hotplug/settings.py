@@ -2,9 +2,9 @@
 
 import fnmatch
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from pypcscd.hotplug.interface import UsbInterface
@@ -65,8 +65,7 @@ class UsbRule:
         return self.name is None or fnmatch.fnmatchcase(name, self.name)
 
 
-@dataclass(frozen=True)
-class UsbSettings:
+class UsbSettings(NamedTuple):
     """The table [usb] and the rules [[usb]]."""
 
     #: where vendors put the bundles of their drivers
@@ -84,11 +83,11 @@ class UsbSettings:
         """These settings, changed by the variables of pcscd that are there and not empty."""
         changed = self
         if directories := _items(environ, _DIRECTORIES_VARIABLE):
-            changed = replace(changed, driver_directories=tuple(Path(item) for item in directories))
+            changed = changed._replace(driver_directories=tuple(Path(item) for item in directories))
         if names := _items(environ, _IGNORE_VARIABLE):
-            changed = replace(changed, ignore_names=names)
+            changed = changed._replace(ignore_names=names)
         if extension := environ.get(_EXTENSION_VARIABLE):
-            changed = replace(changed, name_extension=extension)
+            changed = changed._replace(name_extension=extension)
         return changed
 
 

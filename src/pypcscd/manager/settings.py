@@ -2,10 +2,10 @@
 
 import fnmatch
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class ReaderRule:
+class ReaderRule(NamedTuple):
     """What holds for readers whose name matches a glob pattern."""
 
     pattern: str

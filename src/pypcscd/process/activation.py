@@ -3,9 +3,8 @@
 import os
 import stat
 from collections.abc import MutableMapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pypcscd.configuration.config import DaemonError
 from pypcscd.paths import ADMIN_SUFFIX
@@ -17,8 +16,7 @@ _FIRST_DESCRIPTOR = 3
 _ADMIN_NAME = "admin"
 
 
-@dataclass(frozen=True)
-class Inherited:
+class Inherited(NamedTuple):
     """The sockets handed over; their files belong to the service manager, and so do mode and owner."""
 
     #: for clients, by path, in the order in which they were handed over

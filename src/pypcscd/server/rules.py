@@ -1,15 +1,14 @@
 """What an administrator says about sockets and their clients: data, and how it is matched."""
 
 import fnmatch
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pypcscd.protocol.connection import FIXED_TABLE_SIZE
 from pypcscd.server.access import Peer
 
 
-@dataclass(frozen=True)
-class AccessRule:
+class AccessRule(NamedTuple):
     """Who may use a socket: root, and whoever is named. Both None: everybody."""
 
     users: frozenset[int] | None = None
@@ -28,8 +27,7 @@ class AccessRule:
 EVERYBODY = AccessRule()
 
 
-@dataclass(frozen=True)
-class ClientRule:
+class ClientRule(NamedTuple):
     """How to serve certain clients: nothing on the wire tells how long a reader table they expect.
 
     What is None does not matter; all that is given must match.
@@ -54,8 +52,7 @@ class ClientRule:
         )
 
 
-@dataclass(frozen=True)
-class SocketConfig:
+class SocketConfig(NamedTuple):
     """A socket to be served."""
 
     path: Path
