@@ -36,7 +36,8 @@ class VpcdDevice(Device):
     def __init__(self, name: str, slots: int) -> None:
         super().__init__()
         self._name = name
-        room = memoryview(bytearray(wire.MAX_FRAME))
+        # One byte is always left: of a room that was filled, the event loop would ask for more at once.
+        room = memoryview(bytearray(wire.MAX_FRAME + 1))
         titles = (f"vpcd reader {name!r} slot {number:02X}" for number in range(slots))
         self._slots = [VpcdSlot(title, room) for title in titles]
         self._servers: list[asyncio.Server] = []

@@ -11,8 +11,12 @@ import pytest
 from harness import CLIENTS, PYPCSCD, Backend, missing, need
 from spying import Block, parse
 
+from pypcscd.tools.spy import waits
+
 SPY_LIBRARY = "libpcscspy.so.0"
 CHANGED = 0x0002
+#: how often a program is run until the machine lets it do in time what time tells
+ATTEMPTS = 5
 
 
 @dataclass
@@ -124,7 +128,13 @@ def test_pyscard(both: BothSpies) -> None:
 
 
 def test_every_call(both: BothSpies, compiled: Callable[..., Path]) -> None:
-    ours, theirs, _ = both(compiled("every_call.c"), both.backend.readers[0])
+    program = compiled("every_call.c")
+    for _ in range(ATTEMPTS):
+        ours, theirs, _ = both(program, both.backend.readers[0])
+        *_, without_waiting = (block for block in theirs if block.name == "SCardGetStatusChange")
+        if without_waiting.duration < waits._HALVES:
+            break
+        # The machine was busy just then: who sees only messages must take such a call for two.
     assert len(ours) == len(theirs)
     assert {block.name for block in ours} >= {
         "SCardTransmit",

@@ -203,7 +203,9 @@ def test_drivers_know_only_the_driver_interface(module: str) -> None:
 # --- what is imported when --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", ["pypcscd.configuration.options", "pypcscd.lifecycle", "pypcscd.tools.run"])
+@pytest.mark.parametrize(
+    "module", ["pypcscd.configuration.options", "pypcscd.lifecycle", "pypcscd.tools.run"]
+)
 def test_starting_imports_no_driver_and_nothing_costly(module: str) -> None:
     script = f"import {module}, json, sys; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
