@@ -25,6 +25,7 @@ _TOOLS = {
     "uninstall": ("pypcscd.tools.uninstall", "take back what install did"),
 }
 
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon or a tool; returns the exit status."""
     words = sys.argv[1:] if arguments is None else list(arguments)

@@ -1,6 +1,6 @@
 """Connect to a card, say so, and hold the connection until standard input ends.
 
-    hold.py READER
+hold.py READER
 """
 
 import sys

@@ -21,9 +21,7 @@ CCID_LIBRARY = Path("/usr/lib/pcsc/drivers/ifd-ccid.bundle/Contents/Linux/libcci
 ATR = bytes.fromhex("3B021450")
 
 
-def build(
-    directory: Path, *options: str, name: str = "libscripted.so", linked: Sequence[str] = ()
-) -> str:
+def build(directory: Path, *options: str, name: str = "libscripted.so", linked: Sequence[str] = ()) -> str:
     """Compile the scripted driver; ``options`` as "SLOTS=2", ``linked`` as "-lm"."""
     need("gcc")
     path = directory / name

@@ -18,9 +18,7 @@ def library(tmp_path: Path) -> str:
 
 
 def test_entry_in_the_order_of_the_vpcd_package(library: str) -> None:
-    text = (
-        f'FRIENDLYNAME "Virtual PCD"\nDEVICENAME   /dev/null:0x8C7B\nLIBPATH {library}\nCHANNELID 0x8C7B\n'
-    )
+    text = f'FRIENDLYNAME "Virtual PCD"\nDEVICENAME   /dev/null:0x8C7B\nLIBPATH {library}\nCHANNELID 0x8C7B\n'
     (config,), errors = parse(text, "vpcd")
     assert not errors
     assert config.driver == "ifdhandler"
