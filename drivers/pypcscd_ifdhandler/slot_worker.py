@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks for a card with drivers that must be polled.
 POLL_INTERVAL = 0.4
+#: The first pause, the next is twice as long: a card that is there already may come into view only
+#: when its reader has been opened, as that of an emulator that connects to it.
+FIRST_POLL_INTERVAL = 0.05
 #: How long a polling function may block, milliseconds: without a function that stops it (closing
 #: waits for it), and with one (an event that the driver misses is made up for after that time).
 POLL_BOUND = 1_000
@@ -55,6 +58,7 @@ class SlotWorker:
         self._poll_function = ffi.NULL
         self._stop_function = ffi.NULL
         self.presence = -1
+        self._interval = FIRST_POLL_INTERVAL
         self._next_look = 0.0
         self._request = bytearray(MAX_MESSAGE)
         self._response = bytearray(MAX_MESSAGE)
@@ -143,15 +147,14 @@ class SlotWorker:
             poller = threading.Thread(target=self._poll, name=f"poll {self.lun:#x}")
             poller.start()
         else:
-            # The kernel's time-out costs nothing per command, unlike one of Python's.
-            lib.ifd_receive_timeout(self._socket.fileno(), int(POLL_INTERVAL * 1000))
-            self._next_look = time.monotonic() + POLL_INTERVAL
+            self._look_every(FIRST_POLL_INTERVAL)
+            self._next_look = time.monotonic() + self._interval
         receive, request, polled = self._socket.recv_into, self._request, poller is None
         while not self._stopping:
             try:
                 size = receive(request)
             except BlockingIOError:
-                self._look()
+                self._look_in_turn()
                 continue
             except OSError:
                 break
@@ -159,7 +162,7 @@ class SlotWorker:
                 break
             self._respond(size)
             if polled and time.monotonic() >= self._next_look:
-                self._look()
+                self._look_in_turn()
         if poller is not None:
             self._end_polling(poller)
         self._power_down()
@@ -251,7 +254,7 @@ class SlotWorker:
         """Ask the driver for the card and report a change. The lock is held, also while reporting:
         else the poller could report an older state after a newer one."""
         code = lib.ifd_icc_presence(self._library, self.lun)
-        self._next_look = time.monotonic() + POLL_INTERVAL
+        self._next_look = time.monotonic() + self._interval
         if code != self.presence:
             self.presence = code
             if code not in (ResponseCode.ICC_PRESENT, ResponseCode.ICC_NOT_PRESENT):
@@ -262,6 +265,16 @@ class SlotWorker:
     def _look(self) -> None:
         with self.lock:
             self._look_locked()
+
+    def _look_every(self, seconds: float) -> None:
+        self._interval = seconds
+        # The kernel's time-out costs nothing per command, unlike one of Python's.
+        lib.ifd_receive_timeout(self._socket.fileno(), int(seconds * 1000))
+
+    def _look_in_turn(self) -> None:
+        if self._interval < POLL_INTERVAL:
+            self._look_every(min(2 * self._interval, POLL_INTERVAL))
+        self._look()
 
     def _poll(self) -> None:
         """The polling thread: never holds the lock while the driver's polling function blocks."""
