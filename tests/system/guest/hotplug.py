@@ -30,6 +30,7 @@ READ = ("00B0000010", bytes(range(16)) + b"\x90\x00")
 #: times that the reader is plugged in anew, the first of them to warm up
 REPLUGS = int(os.environ.get("REPLUGS", "20"))
 WARM_UP = max(REPLUGS // 10, 3)
+FEW = 10
 REPLUG_SECONDS = 15.0
 
 
@@ -275,13 +276,14 @@ def case_replug(bed: Bed) -> Any:
     assert len(watcher.names) == 1, watcher.names
     errors = [line for line in log_of(bed, start).splitlines() if "ERROR" in line or "CRITICAL" in line]
     assert not errors, errors
+    # The least of some: at any moment a look at a port may have something open.
     return {
         "replugs": REPLUGS,
         "names": sorted(watcher.names),
         "changes": watcher.changes,
-        "files": [files[WARM_UP], files[-1], max(files)],
+        "files": [min(files[WARM_UP:][:FEW]), min(files[-FEW:]), max(files)],
         "KiB": [memory[WARM_UP], memory[REPLUGS // 2], memory[-1]],
-        "threads": [tasks[WARM_UP], tasks[-1]],
+        "threads": [min(tasks[WARM_UP:][:FEW]), min(tasks[-FEW:])],
     }
 
 
