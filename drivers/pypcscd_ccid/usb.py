@@ -75,6 +75,7 @@ class UsbHandle:
         self._transfers: set[Transfer] = set()
         #: transfers are not to be submitted any more
         self.is_closing = False
+        #: done when no transfer is under way any more, or that lasts too long
         self._at_rest: asyncio.Future[None] | None = None
 
     def transfer(
@@ -141,18 +142,30 @@ class UsbHandle:
             raise submit_error(result)
 
     async def close(self) -> None:
-        """End all transfers, then give the device back. May be called again; never raises."""
-        if self.is_closing:
-            return
-        self.is_closing = True
+        """End all transfers, then give the device back, also if nobody waits for that any more.
+
+        May be called again; never raises.
+        """
+        if not self.is_closing:
+            self.is_closing = True
+            self._end_transfers()
+        if self._at_rest is not None:
+            await asyncio.shield(self._at_rest)
+
+    def _end_transfers(self) -> None:
         busy = [transfer for transfer in self._transfers if transfer.is_busy]
         for transfer in busy:
             transfer.cancel()
-        if any(transfer.is_busy for transfer in busy):
-            self._at_rest = self.usb.loop.create_future()
-            bound = self.usb.loop.call_later(_CANCEL_BOUND, self._stop_waiting)
-            await self._at_rest
-            bound.cancel()
+        if not any(transfer.is_busy for transfer in busy):
+            self._give_back()
+            return
+        self._at_rest = self.usb.loop.create_future()
+        bound = self.usb.loop.call_later(_CANCEL_BOUND, self._stop_waiting)
+        self._at_rest.add_done_callback(lambda _: bound.cancel())
+        # In a turn of its own: the last of the transfers is not to be freed within its callback.
+        self._at_rest.add_done_callback(lambda _: self._give_back())
+
+    def _give_back(self) -> None:
         stuck = sum(transfer.is_busy for transfer in self._transfers)
         if stuck:
             # Freeing them, or closing the device under them, would crash the daemon.

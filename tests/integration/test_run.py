@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from emulator import Emulator, HelloCard
 from harness import CLIENTS, PYPCSCD, Background, client_env, free_ports, need, wait_for
+from scripted import Script, build
 
 GREETING = b"Hello world!\x90\x00".hex().upper()
 SELECT = "00A404000AA00000006203010C0601"
@@ -218,3 +219,16 @@ def test_an_unprivileged_user(run: Runner) -> None:
     uid, *lines = result.stdout.splitlines()
     assert int(uid) == (65534 if prefix else os.geteuid())
     assert lines[-1] == f"answer {GREETING}"
+
+
+def test_a_reader_that_is_missing_is_missed_although_another_is_there(run: Runner, tmp_path: Path) -> None:
+    """A native driver's reader is no substitute for the port that is taken."""
+    conf = tmp_path / "reader.conf"
+    script = Script(tmp_path / "script")
+    conf.write_text(f'FRIENDLYNAME "Serial"\nLIBPATH {build(tmp_path)}\nDEVICENAME {script.path}\n')
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = run("-c", conf, "--vpcd", "1", "--vpcd-port", port, "--", "touch", tmp_path / "run")
+    assert "cannot listen" in result.stderr
+    assert result.returncode == 1
+    assert not (tmp_path / "run").exists()

@@ -383,3 +383,17 @@ async def test_the_real_library_can_be_watched() -> None:
     transfer.cancel()
     await handle.close()
     layer.stop()
+
+
+@pytest.mark.usefixtures("carrier")
+async def test_a_close_that_nobody_waits_for_any_more_comes_to_its_end(bench: Bench) -> None:
+    transfer = bench.transfer(IN)
+    transfer.submit()
+    closing = asyncio.create_task(bench.handle.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await bench.handled()
+    await bench.handle.close()
+    assert bench.closed == 1

@@ -482,3 +482,55 @@ async def test_a_number_of_a_reader_that_does_not_close(
     may_close.set()
     await leaving
     await keeper.close()
+
+
+# --- closed to the end ------------------------------------------------------------------------
+
+
+class SlowDevice(FakeDevice):
+    """Closing it takes a moment, as the transfers of a USB reader have to end first."""
+
+    def __init__(self) -> None:
+        super().__init__([FakeSlot()])
+        self.is_closing = False
+        self.may_close = asyncio.Event()
+
+    async def close(self) -> None:
+        self.is_closing = True
+        await self.may_close.wait()
+        await super().close()
+
+
+async def test_a_device_that_is_unplugged_while_it_is_closed_is_closed_all_the_same(
+    keeper: DeviceKeeper, driver: FakeDriver, manager: Manager
+) -> None:
+    device = SlowDevice()
+    driver.outcomes = [device]
+    keeper.add(CONFIG)
+    await keeper.settle(5)
+    assert keeper.is_open(CONFIG)
+    device.lost("the device is gone")
+    await until(lambda: device.is_closing)
+    assert not keeper.is_open(CONFIG)
+    removed = keeper.remove(CONFIG, "unplugged")
+    await asyncio.sleep(0.02)
+    assert not removed.done(), "its interface is still claimed"
+    device.may_close.set()
+    await removed
+    assert device.is_closed
+
+
+async def test_a_change_while_a_device_was_open_does_not_end_the_pause_after_its_loss(
+    keeper: DeviceKeeper, driver: FakeDriver, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices_module, "_FIRST_PAUSE", 5.0)
+    first = FakeDevice([FakeSlot()])
+    driver.outcomes = [first, FakeDevice([FakeSlot()])]
+    keeper.add(CONFIG)
+    await keeper.settle(5)
+    keeper.try_all_again()  # SIGUSR1, or a reload, perhaps hours before
+    await asyncio.sleep(0.02)
+    first.lost("the helper was killed")
+    await asyncio.sleep(0.1)
+    assert driver.opened == ["fake"], "the next try is in five seconds"
+    await keeper.close()

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
+from typing import Any
 
 from pypcscd.driver import Device, DeviceConfig, DeviceOpenError, NotMineError
 from pypcscd.hotplug.drivers import Drivers
@@ -39,6 +40,8 @@ class _Wanted:
         self.tried = asyncio.Event()
         #: something has changed, so that it is worth while to try now
         self.changed = asyncio.Event()
+        #: its readers are announced
+        self.is_open = False
         self.is_given_up = False
         self.was_reset = False
         #: the log has said that it was unplugged
@@ -92,6 +95,10 @@ class DeviceKeeper:
     def given_up(self) -> list[DeviceConfig]:
         """The devices that are not tried again before something changes, because that cannot help."""
         return [wanted.configs[0] for wanted in self._wanted if wanted.is_given_up]
+
+    def is_open(self, config: DeviceConfig) -> bool:
+        """The device is wanted, and its readers are announced."""
+        return (wanted := self._find(config)) is not None and wanted.is_open
 
     def add(self, *configs: DeviceConfig, after: DeviceConfig | None = None) -> None:
         """Want this device, from now on.
@@ -341,13 +348,28 @@ class DeviceKeeper:
         device.lost = note_loss
         try:
             readers = await self._manager.add_readers(wanted.name, number, device.slots)
+            wanted.is_open = True
             wanted.tried.set()
             try:
-                return await lost
+                why = await lost
+                # What has changed while it was open is no reason to try sooner.
+                wanted.changed.clear()
+                return why
             finally:
-                await self._manager.remove_readers(readers)
+                wanted.is_open = False
+                await _to_the_end(self._manager.remove_readers(readers))
         finally:
-            await device.close()
+            await _to_the_end(device.close())
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await it. Who is cancelled meanwhile, as when a reader is unplugged, is so when it has ended."""
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 async def _wait_for_all(tasks: Collection[asyncio.Task[None]]) -> None:

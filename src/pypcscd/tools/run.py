@@ -57,9 +57,9 @@ async def _run(options: argparse.Namespace) -> int:
         try:
             if ending.asked_to_end:
                 return SIGNALLED + ending.asked_to_end
-            # Others than those that are counted may come later, if at all.
-            count = len(daemon.manager.roster.everything.snapshot())
-            if daemon.devices.given_up or count < len(options.cards) + options.vpcd:
+            # Those of other drivers may come later, if at all.
+            is_complete = all(daemon.devices.is_open(device) for device in config.devices)
+            if daemon.devices.given_up or not is_complete:
                 return complain(_TOOL, "a reader is missing (see above); the command was not run", 1)
             environment = os.environ | {"PCSCLITE_CSOCK_NAME": str(path)}
             return await run_command(_TOOL, [options.command, *options.arguments], environment, ending)
