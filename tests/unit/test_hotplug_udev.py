@@ -854,3 +854,29 @@ async def test_threads_do_not_share_a_context(monkeypatch: pytest.MonkeyPatch, t
     for _ in range(3):
         await asyncio.gather(asyncio.to_thread(scanner.ports), asyncio.to_thread(scanner.port, "1-2"))
     assert udev.contexts == 2
+
+
+async def test_a_look_that_the_system_refuses_is_made_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when there is no thread for it; nobody tells a second time that a reader was plugged in."""
+    monkeypatch.setattr(udev_module, "_RETRY", 0.01)
+    refused: list[str] = []
+
+    def refusing_once(look: Callable[..., Any]) -> Callable[..., Any]:
+        def asked(*arguments: str) -> Any:
+            if look.__name__ not in refused:
+                refused.append(look.__name__)
+                raise RuntimeError("can't start new thread")
+            return look(*arguments)
+
+        return asked
+
+    for look in (scene.ports.ports, scene.ports.port):
+        monkeypatch.setattr(scene.ports, look.__name__, refusing_once(look))
+    await scene.watcher.start(5)
+    scene.ports.plug(interface())
+    scene.news.tell("add", "1-2:1.0")
+    await scene.until_wanted("17")
+    assert refused == ["ports", "port"]
+    assert caplog.text.count("looking for USB devices failed (can't start new thread)") == 2

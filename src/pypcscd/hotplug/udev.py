@@ -10,8 +10,8 @@ does not open may do so.
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from pypcscd.driver import DeviceConfig
 from pypcscd.eager import Background
@@ -24,11 +24,15 @@ from pypcscd.hotplug.scan import Scanner
 from pypcscd.hotplug.settings import UsbSettings
 from pypcscd.hotplug.sources import Source, open_source
 
+T = TypeVar("T")
+
 log = logging.getLogger("pypcscd.usb")
 
 #: where nobody prepares a device, it may take so many steps, of so many seconds, until its file is there
 _NODE_STEPS = 40
 _NODE_STEP = 0.05
+#: seconds until what the system refuses is asked of it again
+_RETRY = 2.0
 
 
 class HotplugError(Exception):
@@ -97,7 +101,7 @@ class UsbWatcher:
         Ports of which something is told only after the scan are not waited for.
         """
         changes_before = {name: port.changes for name, port in self._ports.items()}
-        found = await asyncio.to_thread(self._scanner.ports)
+        found = await _ask(self._scanner.ports)
         # in the order of the scan, because reader numbers are given in that order
         for name in [*found, *(name for name in self._ports if name not in found)]:
             port = self._port(name)
@@ -188,10 +192,10 @@ class UsbWatcher:
             found = None
 
     async def _read(self, name: str) -> list[UsbInterface]:
-        found = await asyncio.to_thread(self._scanner.port, name)
+        found = await _ask(self._scanner.port, name)
         if not self._source.is_prepared:
             for _ in range(_NODE_STEPS):
-                if await asyncio.to_thread(scan.have_nodes, found):
+                if await _ask(scan.have_nodes, found):
                     break
                 await asyncio.sleep(_NODE_STEP)
         return found
@@ -251,6 +255,17 @@ class UsbWatcher:
         task = asyncio.get_running_loop().create_task(work)
         self._background.adopt(task)
         return task
+
+
+async def _ask(look: Callable[..., T], *arguments: Any) -> T:
+    """What a look at the system gives, in a thread, because it may have to wait for a device."""
+    while True:
+        try:
+            return await asyncio.to_thread(look, *arguments)
+        except Exception as error:
+            # Such as a thread that the system refuses. Nobody else would ever look again.
+            log.warning("looking for USB devices failed (%s); trying again in %g s", error, _RETRY)
+        await asyncio.sleep(_RETRY)
 
 
 def _may_refuse(config: DeviceConfig) -> bool:
