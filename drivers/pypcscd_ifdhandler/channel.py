@@ -96,7 +96,7 @@ class CommandChannel:
 
     def _expect_end(self, response: Answer[tuple[int, bytes]]) -> None:
         """Nobody waits for this command any more; if it is under way it must still come to its end."""
-        if self._pending is response:
+        if self._pending is response and self._stuck_timer is None:
             self._stuck_timer = self._loop.call_later(GIVEN_UP_LIMIT, self._stuck)
 
     def _settle(self) -> Answer[tuple[int, bytes]] | None:

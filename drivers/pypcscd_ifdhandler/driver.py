@@ -216,6 +216,11 @@ class IfdHandlerDriver(Driver):
             raise DeviceOpenError(
                 f"{what}; check that the device is connected and that DEVICENAME and CHANNELID are right"
             )
+        if not helper.process.usable:
+            # It has ended since it said so, when nobody knew of the device: its loss would never be told.
+            for sock in reply.sockets:
+                sock.close()
+            raise DeviceOpenError(f"{helper.process} has ended just after it opened the reader")
         helper.access, presences = wire.unpack_opened(reply.payload)
         opened = Opened(index, helper.api_version, reply.sockets, presences)
         device = IfdDevice(

@@ -287,7 +287,6 @@ class HelperProcess:
             info = None  # a program that embeds this one reaps all children
         how = f"{self} {_describe_end(info)}"
         self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
         if self._kill_timer is not None:
             self._kill_timer.cancel()
         # What it sent before it ended may still lie in the sockets.
@@ -297,6 +296,8 @@ class HelperProcess:
         for end in (self._control, self._log):
             self._loop.remove_reader(end.fileno())
             end.close()
+        # not before: of what it has sent, something may be reason to kill it
+        os.close(self._pidfd)
         requests, self._requests = self._requests, {}
         for request in requests.values():
             if not request.done():

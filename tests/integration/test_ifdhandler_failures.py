@@ -519,3 +519,43 @@ async def test_options_are_checked(driver: IfdHandlerDriver, options: dict[str, 
     with pytest.raises(DeviceOpenError, match=words) as raised:
         await driver.open(DeviceConfig("ifdhandler", "x", "x", options))
     assert raised.value.permanent
+
+
+# -- in one turn of the event loop, which is busy meanwhile
+
+
+async def test_helper_that_dies_right_after_it_opened_a_reader(
+    driver: IfdHandlerDriver, script: Script, library: Callable[..., str]
+) -> None:
+    """Its last answer and its end are found at once; the loss must not be missed."""
+    script.set("hold-open")
+    opening = asyncio.create_task(driver.open(config(library(), script.path)))
+    await until(lambda: script.calls)
+    script.clear("hold-open")
+    sleep_long_enough()
+    os.kill(helper_pids(driver)[0], signal.SIGKILL)
+    sleep_long_enough()
+    with pytest.raises(DeviceOpenError, match="just after it opened"):
+        await opening
+
+
+async def test_helper_that_sends_nonsense_and_ends(
+    driver: IfdHandlerDriver, library: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it sent last is read when its process has been reaped, and there is nobody to be killed."""
+    program = (
+        "import socket, sys; control = socket.socket(fileno=int(sys.argv[1]));"
+        "[control.send(b'nonsense') for _ in range(3)]"
+    )
+    monkeypatch.setattr(process, "helper_command", run_instead(program))
+    opening = asyncio.create_task(driver.open(config(library())))
+    await until(lambda: helper_pids(driver))
+    sleep_long_enough()
+    with pytest.raises(DeviceOpenError, match="ended by itself"):
+        await opening
+    assert not helper_pids(driver)
+
+
+def sleep_long_enough() -> None:
+    """As if something else took the event loop so long; the helpers go on."""
+    subprocess.run(["sleep", "1"], check=True)

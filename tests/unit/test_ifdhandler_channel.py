@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from pypcscd_ifdhandler import channel as channel_module
 from pypcscd_ifdhandler.channel import CommandChannel
 from pypcscd_ifdhandler.wire import HEADER, MAX_PAYLOAD, Kind
 
@@ -60,3 +61,23 @@ async def test_what_nobody_waits_for_comes_to_its_end_before_the_next(ends: Ends
     await asyncio.sleep(0)
     respond(helper, b"\x90\0")
     assert await following == (0, b"\x90\0")
+
+
+async def test_given_up_by_time_and_by_the_client_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The helper is not taken for stuck when it has answered."""
+    monkeypatch.setattr(channel_module, "GIVEN_UP_LIMIT", 0.05)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    stuck: list[int] = []
+    with ours, theirs:
+        room = bytearray(HEADER.size + MAX_PAYLOAD)
+        commands = CommandChannel(ours, room, lambda _: None, lambda: stuck.append(1))
+        call = await transmitting(commands, b"\0\xa4")
+        assert commands._pending is not None
+        commands._look_after(commands._pending)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        respond(theirs, b"\x90\0")
+        await asyncio.sleep(0.2)
+        assert not stuck
+        commands.fail("the end")
