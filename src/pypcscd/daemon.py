@@ -35,7 +35,8 @@ class Daemon:
         self._drivers = Drivers()
         self.devices = DeviceKeeper(self.manager, self._drivers)
         self.sockets = ClientSockets(self.manager, self._inherited)
-        self._native: list[DeviceConfig] = []
+        #: those of reader.conf, and where each stands now, which may be another file than at first
+        self._native: list[tuple[DeviceConfig, str]] = []
         self._usb: UsbWatcher | None = None
         self._admin: AdminSocket | None = None
 
@@ -165,15 +166,17 @@ class Daemon:
             for line in unwanted:
                 log.info("%s", line)
             mistaken = {error.origin for error in errors}
-        # Whatever came from a file that has a mistake now is kept: it may have been meant to stay.
-        kept = [
-            device
-            for device in self._native
-            if _has_mistake(device, mistaken) or any(_is_same(device, one) for one in wanted)
-        ]
-        gone = [device for device in self._native if device not in kept]
-        new = [device for device in wanted if not any(_is_same(device, one) for one in kept)]
-        self._native = kept + new
+        # Whatever stood in a file that has a mistake now is kept: it may have been meant to stay.
+        kept: list[tuple[DeviceConfig, str]] = []
+        gone: list[DeviceConfig] = []
+        for device, place in self._native:
+            now = next((one.origin for one in wanted if _is_same(device, one)), None)
+            if now is None and not _has_mistake(place, mistaken):
+                gone.append(device)
+            else:
+                kept.append((device, now or place))
+        new = [device for device in wanted if not any(_is_same(device, one) for one, _ in kept)]
+        self._native = kept + [(device, device.origin) for device in new]
         for device in gone:
             log.info("%s: not configured any more (%s)", device.name, device.origin)
         await asyncio.gather(*(self.devices.remove(device) for device in gone))
@@ -181,9 +184,9 @@ class Daemon:
             self.devices.add(device)
 
 
-def _has_mistake(device: DeviceConfig, mistaken: Container[str]) -> bool:
-    """The file that the device came from, or its directory, could not be read without a mistake."""
-    file = device.origin.rpartition(":")[0]
+def _has_mistake(place: str, mistaken: Container[str]) -> bool:
+    """The file of a place, or its directory, could not be read without a mistake."""
+    file = place.rpartition(":")[0]
     return file in mistaken or str(Path(file).parent) in mistaken
 
 
