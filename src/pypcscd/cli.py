@@ -4,6 +4,7 @@ What only one of them needs is imported there: no tool is to wait for what the d
 """
 
 import gc
+import io
 import os
 import signal
 import sys
@@ -59,6 +60,9 @@ def _open_standard_streams() -> None:
 def _tool(name: str, words: Sequence[str]) -> int:
     """Run a tool; what can happen to each of them ends here."""
     module, _ = _TOOLS[name]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # The name of a reader may have letters that the terminal has not.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             status: int = import_module(module).main(words)

@@ -18,7 +18,7 @@ SOURCES = (ROOT / "src", ROOT / "drivers")
 
 #: From the ground up; what stands on one floor may be imported by all floors above it.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"scard", "atr", "answer", "driver", "eager", "paths", "protocol", "redact"}),
+    frozenset({"scard", "atr", "answer", "driver", "eager", "paths", "protocol", "redact", "text"}),
     frozenset({"manager"}),
     frozenset({"server", "hotplug", "control"}),
     frozenset({"configuration"}),

@@ -1,6 +1,9 @@
 """Our tools' own client against daemons that speak another version."""
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +19,7 @@ from pypcscd.tools.client import Client, ClientError, why_unreachable
 READERS = (ReaderStatus("Reader 00 00", 0, 2),)
 
 
-def serve_as_2_4_1(listening: socket.socket) -> None:
+def serve_as_2_4_1(listening: socket.socket, readers: tuple[ReaderStatus, ...] = READERS) -> None:
     """One client: any minor version from 4 on is accepted, and answered with 4.5, which then counts."""
     connection = ServerConnection()
     connection.select_dialect(DIALECTS[4, 5])
@@ -31,7 +34,7 @@ def serve_as_2_4_1(listening: socket.socket) -> None:
             elif request.command is Command.ESTABLISH_CONTEXT:
                 client.sendall(connection.reply(EstablishContext(2, 7)))
             else:
-                client.sendall(connection.reply_readers(connection.codec.encode_table(READERS, 16)))
+                client.sendall(connection.reply_readers(connection.codec.encode_table(readers, 16)))
 
 
 def refuse(listening: socket.socket) -> None:
@@ -110,3 +113,46 @@ def test_a_path_that_is_too_long(tmp_path: Path) -> None:
 def test_nothing_is_said_of_starting_a_daemon_to_who_may_not_reach_it() -> None:
     told = why_unreachable(Path("/run/socket"), PermissionError(13, "Permission denied"))
     assert told == "you may not open /run/socket, or a folder on the way to it: become a user who may"
+
+
+# --- names that are no text, or more than that ----------------------------------------------------
+
+
+def serve_named(name: str) -> Callable[[socket.socket], None]:
+    return lambda listening: serve_as_2_4_1(listening, (ReaderStatus(name, 0, 2),))
+
+
+def test_scan_shows_a_name_that_is_no_text(served: Served) -> None:
+    """reader.conf in Latin-1: FRIENDLYNAME "Lesegerät"."""
+    path = served(serve_named("Leseger\udce4t 00 00"))
+    program = "import sys; from pypcscd.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "scan", "--socket", str(path)],
+        # as in any locale but C.UTF-8
+        env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("0: Leseger?t 00 00\n")
+
+
+def test_scan_sends_no_commands_to_the_terminal(served: Served, capfd: pytest.CaptureFixture[str]) -> None:
+    path = served(serve_named("Evil\x1b[2J 00 00"))
+    assert cli.main(["scan", "--socket", str(path)]) == 0
+    assert capfd.readouterr().out.startswith("0: Evil?[2J 00 00\n")
+
+
+def test_a_letter_that_the_terminal_has_not(served: Served) -> None:
+    path = served(serve_named("Leser \N{SNOWMAN} 00 00"))
+    program = "import sys; from pypcscd.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "scan", "--socket", str(path)],
+        env=os.environ | {"PYTHONIOENCODING": "latin-1:strict"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("0: Leser \\u2603 00 00\n")

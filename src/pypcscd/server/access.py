@@ -4,16 +4,13 @@ import socket
 import struct
 from pathlib import Path
 
+from pypcscd.text import safe_text
+
 #: struct ucred: process, user and group; the last two have no sign
 _CREDENTIALS = struct.Struct("iII")
 _SO_PEERGROUPS = 59
 #: the most that Python's getsockopt takes
 _GROUPS_BYTES = 1024
-
-
-def printable(text: str) -> str:
-    """What a client has chosen, for a log line: it must not look like several, nor steer a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 class Peer:
@@ -60,7 +57,7 @@ class Peer:
         if self._name is None:
             try:
                 name = Path(f"/proc/{self.pid}/comm").read_text(errors="replace")
-                self._name = printable(name.strip())
+                self._name = safe_text(name.strip())
             except OSError:
                 self._name = "unknown program"
         return f"client {self.number} ({self._name}, pid {self.pid}, uid {self.uid})"

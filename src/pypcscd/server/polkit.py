@@ -15,8 +15,9 @@ from typing import Any
 from dbus_fast import BusType, Message, MessageFlag, MessageType, Variant
 from dbus_fast.aio import MessageBus
 
-from pypcscd.server.access import Peer, printable
+from pypcscd.server.access import Peer
 from pypcscd.server.rules import AccessRule
+from pypcscd.text import safe_text
 
 log = logging.getLogger("pypcscd.polkit")
 
@@ -68,7 +69,7 @@ class Polkit:
         reason = await asyncio.get_running_loop().create_task(self._find_objection(peer, action, details))
         if reason is None:
             return True
-        about = f" to reader {printable(details['reader'])}" if details else ""
+        about = f" to reader {safe_text(details['reader'])}" if details else ""
         log.warning(
             "%s was denied access%s: %s; to allow it, write a rule for the action %s and uid %d in "
             "/etc/polkit-1/rules.d, or name user or group in [access] of the settings",

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from pypcscd.scard import PcscError, ReaderState, ReaderStatus, ReturnCode
+from pypcscd.text import safe_text
 from pypcscd.tools.client import Client, ClientError, add_socket_option
 
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
         finally:
             client.close()
     except (ClientError, PcscError) as error:
-        print(f"pypcscd apdu: {error}", file=sys.stderr)
+        print(safe_text(f"pypcscd apdu: {error}"), file=sys.stderr)
         return 1
     return 0
 
@@ -49,7 +50,7 @@ def _exchange(client: Client, wanted: str | None, apdus: Sequence[bytes]) -> Non
     reader = _choose(client.readers(), wanted)
     try:
         with client.card(reader.name) as (card, protocol):
-            print(f"{reader.name} ({protocol.name})")
+            print(f"{safe_text(reader.name)} ({protocol.name})")
             for apdu in apdus:
                 response = client.transmit(card, protocol, apdu)
                 print(f"> {apdu.hex(' ').upper()}\n< {_render(response)}", flush=True)

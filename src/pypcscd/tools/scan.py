@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from pypcscd.scard import PcscError, ReaderState, ReaderStatus
+from pypcscd.text import safe_text
 from pypcscd.tools.client import Client, ClientError, add_socket_option
 
 
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
         finally:
             client.close()
     except (ClientError, PcscError) as error:
-        print(f"pypcscd scan: {error}", file=sys.stderr)
+        print(safe_text(f"pypcscd scan: {error}"), file=sys.stderr)
         return 1
     return 0
 
@@ -34,7 +35,7 @@ def _table(readers: Sequence[ReaderStatus]) -> str:
     if not readers:
         return "no readers"
     return "\n".join(
-        f"{number}: {reader.name}\n   {_phrase(reader)}" for number, reader in enumerate(readers)
+        f"{number}: {safe_text(reader.name)}\n   {_phrase(reader)}" for number, reader in enumerate(readers)
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pypcscd.paths import admin_path_of
+from pypcscd.text import safe_text
 from pypcscd.tools.admin import AdminClient, AdminError
 from pypcscd.tools.client import add_socket_option
 
@@ -79,7 +80,7 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"pypcscd {daemon['version']}, pid {daemon['pid']}, running for {duration(daemon['uptime'])}"
     for socket in report["sockets"]:
         shown = "" if socket["readers"] == ["*"] else f", shows {', '.join(socket['readers'])}"
-        yield f"  {_safe(socket['path'])}: {_count(socket['clients'], 'client')}{_safe(shown)}"
+        yield f"  {safe_text(socket['path'])}: {_count(socket['clients'], 'client')}{safe_text(shown)}"
     yield ""
     yield "Readers" if report["readers"] else "No readers"
     for reader in report["readers"]:
@@ -92,11 +93,11 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield ""
         yield "Driver helpers"
         for helper in report["helpers"]:
-            yield f"  pid {helper['pid']}: {_safe(helper['library'])}"
+            yield f"  pid {helper['pid']}: {safe_text(helper['library'])}"
 
 
 def _reader(reader: Mapping[str, Any]) -> Iterator[str]:
-    yield f"  {_safe(reader['name'])}  (driver {_safe(reader['driver'])})"
+    yield f"  {safe_text(reader['name'])}  (driver {safe_text(reader['driver'])})"
     yield f"    {_card(reader)}"
     holder = reader["holder"]
     if holder is not None:
@@ -108,7 +109,9 @@ def _reader(reader: Mapping[str, Any]) -> Iterator[str]:
         yield f"    waiting ({place}): {_who(waiter)} for {duration(waiter['seconds'])}"
     # a daemon that has not been restarted since an update may not know them
     if counters := reader.get("counters"):
-        trouble = ", ".join(f"{_safe(name).replace('_', ' ')} {count}" for name, count in counters.items())
+        trouble = ", ".join(
+            f"{safe_text(name).replace('_', ' ')} {count}" for name, count in counters.items()
+        )
         yield f"    went wrong since it was opened: {trouble}"
 
 
@@ -123,7 +126,7 @@ def _card(reader: Mapping[str, Any]) -> str:
     atr = " ".join(reader["atr"][position : position + 2] for position in range(0, len(reader["atr"]), 2))
     power = "powered" if reader["powered"] else "not powered"
     protocol = f", in use with {reader['protocol']}" if reader["protocol"] else ""
-    return f"card, {power}{protocol}; ATR {atr} ({_safe(reader['atr_phrase'])})"
+    return f"card, {power}{protocol}; ATR {atr} ({safe_text(reader['atr_phrase'])})"
 
 
 def _client(client: Mapping[str, Any]) -> Iterator[str]:
@@ -142,7 +145,7 @@ def _client(client: Mapping[str, Any]) -> Iterator[str]:
         yield "    has no context"
     for handle in client["handles"]:
         event = f", not told yet: {handle['event']}" if handle["event"] else ""
-        yield f"    card handle 0x{handle['handle']:08X}: {_safe(handle['reader'])}{event}"
+        yield f"    card handle 0x{handle['handle']:08X}: {safe_text(handle['reader'])}{event}"
 
 
 def _who(user: Mapping[str, Any]) -> str:
@@ -152,7 +155,7 @@ def _who(user: Mapping[str, Any]) -> str:
 
 
 def _program(user: Mapping[str, Any]) -> str:
-    return f"{_safe(user['executable'] or 'unknown program')}, pid {user['pid']}"
+    return f"{safe_text(user['executable'] or 'unknown program')}, pid {user['pid']}"
 
 
 def duration(seconds: float) -> str:
@@ -172,8 +175,3 @@ def duration(seconds: float) -> str:
 
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
-def _safe(text: str) -> str:
-    """Names come from drivers and programs: nothing of them may reach a terminal as a command."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from pypcscd import redact
+from pypcscd.text import safe_text
 from pypcscd.tools.spy import names
 from pypcscd.tools.spy.model import Call, Connection, Form, Note, Parameter, Shown
 
@@ -129,11 +130,6 @@ def value_text(parameter: Parameter) -> str:
     if parameter.form is Form.MASK:
         return f"0x{value:08X} ({parameter.text})"
     return f"0x{value:08X}"
-
-
-def safe_text(text: str) -> str:
-    """Names come from drivers and programs: nothing of them may reach a terminal as a command."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def dump(data: bytes, secret: redact.Parts = ()) -> Iterator[str]:

@@ -4,9 +4,10 @@ from pypcscd import redact
 from pypcscd.protocol.messages import Control, Transmit
 from pypcscd.protocol.observer import NotUnderstood, Seen, SeenEvent, SeenReply, SeenRequest
 from pypcscd.scard import ReaderStatus
+from pypcscd.text import safe_text
 from pypcscd.tools.spy import names
 from pypcscd.tools.spy.model import Connection
-from pypcscd.tools.spy.render import dump, printable, safe_text
+from pypcscd.tools.spy.render import dump, printable
 
 
 class WireRenderer:
