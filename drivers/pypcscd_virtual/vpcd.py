@@ -56,6 +56,9 @@ class VpcdDevice(Device):
                     for level, option, value in _KEEP_ALIVE:
                         listening.setsockopt(level, option, value)
                 await server.start_serving()
+            except asyncio.CancelledError:
+                await self.close()
+                raise
             except OSError as error:
                 await self.close()
                 # asyncio wraps the system's text in another sentence; names that are not found have none

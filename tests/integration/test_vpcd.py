@@ -700,3 +700,22 @@ async def test_vicc_in_two_slots(tmp_path: Path) -> None:
         )
         assert answers[0] != answers[1]
         assert all(len(answer) == 10 for answer in answers)
+
+
+async def test_ports_of_a_reader_that_is_given_up_while_it_opens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = DeviceConfig("vpcd", "x", "x", {"slots": "1", "port": str(port)})
+    opening = asyncio.create_task(VpcdDriver().open(config))
+    for _ in range(100):
+        await asyncio.sleep(0)
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                break
+    assert not opening.done()
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    await asyncio.sleep(0.05)
+    with socket.socket() as client:
+        assert client.connect_ex(("127.0.0.1", port)) != 0, "nobody should listen"

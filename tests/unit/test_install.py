@@ -1,5 +1,6 @@
 """``pypcscd install`` and ``uninstall`` on trees of files, with a system that answers as it should."""
 
+import errno
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ import pytest
 from pypcscd import cli
 from pypcscd.tools.install import checks, manifest
 from pypcscd.tools.install.installer import Installer
-from pypcscd.tools.install.items import wanted
+from pypcscd.tools.install.items import Item, wanted
 from pypcscd.tools.install.machine import Done, InstallError, Machine
 from pypcscd.tools.install.remover import uninstall
 
@@ -500,3 +501,15 @@ def test_a_container_is_told_what_is_left_out(tmp_path: Path, programs: Programs
         "skipped: systemd does not run here; to be done: systemctl enable pcscd.socket",
     ]
     assert not any(line.startswith(("systemctl", "udevadm")) for line in programs.calls)
+
+
+def test_nothing_is_left_of_a_file_that_could_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disk_is_full(self: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", disk_is_full)
+    with pytest.raises(InstallError):
+        Machine(tmp_path, is_staged=True).write(Item(PurePosixPath("/etc/systemd/system/pcscd.socket"), b"x"))
+    assert list(tmp_path.rglob("*")) == []

@@ -114,3 +114,17 @@ def test_the_command_line_wins(path: Path) -> None:
     config = options.make_config(options.parse(words, ""), {})
     assert (config.max_clients, config.settings.handles_per_client) == (70, 80)
     assert config.settings.handles_per_reader == 9
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[usb]\ndriver_directories = ["/a\\u0000b"]\n',
+        '[[usb.reader]]\nvendor = "1234"\ndriver = "/a\\u0000b"\n',
+    ],
+)
+def test_a_path_that_no_file_can_have(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=str(path)):
+        load(path, Config())

@@ -89,12 +89,12 @@ def directory(value: Any) -> Path:
     path = Path(text(value))
     if not path.is_absolute():
         raise ValueError(f"{shown(value)} does not begin with /")
+    _check_printable(value)
     return path
 
 
 def socket_path(value: Any) -> Path:
     path = Path(os.path.normpath(directory(value)))
-    _check_printable(value)
     if too_long := excess(path):
         raise ValueError(too_long)
     return path
@@ -127,6 +127,7 @@ def usb_driver(value: Any) -> str:
         raise ValueError(
             f'{shown(value)} is neither "{CCID}", "{LIBCCID}" or "{IGNORE}" nor the path of a native driver'
         )
+    _check_printable(value)
     return str(value)
 
 

@@ -1,5 +1,6 @@
 """The system that is installed into: a running one, or a tree that will become one."""
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -118,6 +119,8 @@ class Machine:
                 new.chmod(0o644)
             new.replace(place)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                new.unlink()
             for folder in made:
                 self.remove_folder(folder)
             raise InstallError(f"cannot write {place}: {error.strerror}") from error
