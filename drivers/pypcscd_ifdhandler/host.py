@@ -59,7 +59,7 @@ class Host:
                 self._control.send(message)
             else:
                 send_fds(self._control, [message], descriptors)
-        except BrokenPipeError:
+        except (BrokenPipeError, ConnectionResetError):
             return  # the daemon is gone; serve() sees it too
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from pypcscd.scard import MAX_BASE_NAME
 
 _SPACE = 0x20
 _DELETE = 0x7F
+_NO_BREAK_SPACE = 0xA0
 
 
 def base_name(interface: UsbInterface, friendly: str | None, settings: UsbSettings) -> str:
@@ -72,4 +73,4 @@ def _dotted(text: str) -> str:
 
 def _without_controls(text: str) -> str:
     """Names are shown on terminals and in logs, and a device says what it likes."""
-    return "".join("." if ord(one) < _SPACE or ord(one) == _DELETE else one for one in text)
+    return "".join("." if ord(one) < _SPACE or _DELETE <= ord(one) < _NO_BREAK_SPACE else one for one in text)
