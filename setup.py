@@ -23,7 +23,7 @@ QUICK = tuple(
     for folder, names in {
         "src/pypcscd": ("answer", "eager"),
         "src/pypcscd/protocol": ("connection", "dialects"),
-        "src/pypcscd/manager": ("checks", "handles", "lock", "manager", "reader", "roster"),
+        "src/pypcscd/manager": ("checks", "handles", "lock", "manager", "negotiation", "reader", "roster"),
         "src/pypcscd/server": ("calls", "session"),
         "drivers/pypcscd_virtual": ("vpcd_protocol", "vpcd_slot"),
         "drivers/pypcscd_ifdhandler": ("channel", "device", "slot_worker"),

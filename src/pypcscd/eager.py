@@ -313,6 +313,12 @@ class Background:
         """``run(make())``, for timers: a coroutine must not be made before it is run."""
         self.run(make())
 
+    async def see_through(self, command: Coroutine[Any, Any, None]) -> None:
+        """Wait for a command that is carried out even if whoever waits goes away before its end."""
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.run(_tell_of_end(command, ended))
+        await ended
+
     def adopt(self, running: Running[None] | asyncio.Task[None]) -> None:
         """Take over what somebody else started."""
         self._running.add(running)
@@ -336,3 +342,11 @@ class Background:
         if not self._running and self._drained is not None:
             self._drained.set_result(None)
             self._drained = None
+
+
+async def _tell_of_end(command: Coroutine[Any, Any, None], ended: asyncio.Future[None]) -> None:
+    try:
+        await command
+    finally:
+        if not ended.done():
+            ended.set_result(None)

@@ -35,25 +35,27 @@ async def after_transaction(reader: Reader, *, cold: bool) -> PcscError | None:
 
     Everybody is told of the reset, the caller too.
     """
-    try:
-        async with reader.commands:
+    async with reader.commands:
+        # Whoever goes away before its turn has come has reset nothing.
+        try:
             reader.check_available()
             await reader.reset(cold=cold)
-    except DriverError as error:
-        return results.translate(results.POWER, error)
-    except PcscError as error:
-        return error
-    finally:
-        reader.mark_handles(ReturnCode.W_RESET_CARD)
+        except DriverError as error:
+            return results.translate(results.POWER, error)
+        except PcscError as error:
+            return error
+        finally:
+            reader.mark_handles(ReturnCode.W_RESET_CARD)
     return None
 
 
 async def after_disconnect(reader: Reader, disposition: int) -> None:
     """SCardDisconnect with RESET or UNPOWER. A failure is in the log and in the state word only."""
-    reader.mark_handles(ReturnCode.W_RESET_CARD)
     async with reader.commands:
         if reader.is_gone:
             return
+        # Not earlier: if the client goes away while it waits, its lock still asks for a reset.
+        reader.mark_handles(ReturnCode.W_RESET_CARD)
         try:
             if disposition == Disposition.RESET:
                 await reader.reset(cold=False)

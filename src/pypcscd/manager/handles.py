@@ -11,9 +11,11 @@ from pypcscd.scard import PcscError, ReturnCode
 class Client:
     """One connection to the daemon, which has at most one context at a time."""
 
-    __slots__ = ("context", "handles", "label", "notify", "number", "view")
+    __slots__ = ("context", "handles", "label", "notify", "number", "view", "way")
 
-    def __init__(self, number: int, label: object, notify: Callable[[ReturnCode], None], view: View) -> None:
+    def __init__(
+        self, number: int, label: object, notify: Callable[[ReturnCode], None], view: View, way: object
+    ) -> None:
         #: the how many-th it is since the daemon began, whichever socket it came by
         self.number = number
         #: who this is in log lines; made into text only when one is written
@@ -22,6 +24,8 @@ class Client:
         self.notify = notify
         #: the readers that exist for this client
         self.view = view
+        #: by what it has come: SCardCancel reaches those who came the same way, also if that shows others now
+        self.way = way
         #: 0 while there is none
         self.context = 0
         self.handles: dict[int, Handle] = {}

@@ -7,12 +7,11 @@ it. Every change of state happens on the event loop.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from pypcscd.driver import DriverError, Reason, Slot
 from pypcscd.eager import Background
-from pypcscd.manager import checks, dispositions, results
+from pypcscd.manager import checks, dispositions, negotiation, results
 from pypcscd.manager.handles import (
     Client,
     Handle,
@@ -75,8 +74,15 @@ class Manager:
             )
             for index, slot in enumerate(slots)
         ]
-        await asyncio.gather(*(reader.start() for reader in readers))
-        self.roster.add(readers)
+        try:
+            await asyncio.gather(*(reader.start() for reader in readers))
+            self.roster.add(readers)
+        except BaseException:
+            # the device is given up before anybody has seen them; some may have powered their cards
+            for reader in readers:
+                reader.retire()
+            await asyncio.gather(*(reader.power_off() for reader in readers))
+            raise
         log.info("reader added: %s", ", ".join(reader.name for reader in readers))
         self._signal(readers)
         return readers
@@ -93,11 +99,16 @@ class Manager:
     # --- clients ------------------------------------------------------------------------------
 
     def add_client(
-        self, label: object, notify: Callable[[ReturnCode], None], view: View | None = None
+        self,
+        label: object,
+        notify: Callable[[ReturnCode], None],
+        view: View | None = None,
+        way: object = None,
     ) -> Client:
-        """A new connection. ``view``: what it sees of the readers, mostly everything."""
+        """A new connection. ``view``: what it sees of the readers, mostly everything. ``way``: see Client."""
         self._clients += 1
-        return Client(self._clients, label, notify, view or self.roster.everything)
+        view = view or self.roster.everything
+        return Client(self._clients, label, notify, view, way or view)
 
     def remove_client(self, client: Client) -> None:
         """The connection is gone: its wait, its context, its locks and its handles go at once.
@@ -128,7 +139,8 @@ class Manager:
         client.context = 0
         for handle in list(client.handles.values()):
             if self._abandon(handle):
-                await self._see_through(dispositions.reset_abandoned(handle.reader))
+                # Else whoever comes next would find the card with what the client had unlocked.
+                await self._background.see_through(dispositions.reset_abandoned(handle.reader))
 
     def _abandon(self, handle: Handle) -> bool:
         """Close a handle without asking; True if the card must be reset after it."""
@@ -140,15 +152,6 @@ class Manager:
             reader.mark_handles(ReturnCode.W_RESET_CARD)
         reader.remove_handle(handle)
         return must_reset
-
-    async def _see_through(self, command: Coroutine[Any, Any, None]) -> None:
-        """Wait for a command that is carried out even if the client goes away before its end.
-
-        Else whoever comes next would find the card with what the client had unlocked.
-        """
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._background.run(_carry_out(command, ended))
-        await ended
 
     # --- waiting for changes ------------------------------------------------------------------
 
@@ -164,9 +167,9 @@ class Manager:
         return client in self._waiting
 
     def cancel(self, canceller: Client, context: int) -> None:
-        """SCardCancel, from any connection with the same view. One who does not wait is left alone."""
+        """SCardCancel, from any connection that came the same way. One who does not wait is left alone."""
         client = self._contexts.get(context)
-        if client is None or client.view is not canceller.view:
+        if client is None or client.way is not canceller.way:
             raise PcscError(ReturnCode.E_INVALID_HANDLE)
         if self.stop_waiting(client):
             client.notify(ReturnCode.E_CANCELLED)
@@ -205,9 +208,9 @@ class Manager:
             if reader.is_gone:
                 raise PcscError(ReturnCode.E_READER_UNAVAILABLE)
             reader.check_available()
-            if share_mode != ShareMode.DIRECT:
-                await reader.power_up()
             try:
+                if share_mode != ShareMode.DIRECT:
+                    await reader.power_up()
                 await self._negotiate(reader, share_mode, wanted)
                 checks.has_room(client, reader, share_mode, self.settings)
                 checks.is_own_context(client, context)
@@ -222,7 +225,7 @@ class Manager:
 
     async def _negotiate(self, reader: Reader, share_mode: int, wanted: int) -> None:
         if share_mode != ShareMode.DIRECT or wanted & _RAW:
-            await reader.negotiate(wanted)
+            await negotiation.negotiate(reader, wanted)
 
     def _open_handle(self, client: Client, reader: Reader, share_mode: int) -> Handle:
         handle = Handle(new_identifier(self._handles), client, reader)
@@ -489,11 +492,3 @@ class Manager:
         """The daemon stops: wait until nothing runs in the background any more."""
         self._background.cancel()
         await self._background.drain()
-
-
-async def _carry_out(command: Coroutine[Any, Any, None], ended: asyncio.Future[None]) -> None:
-    try:
-        await command
-    finally:
-        if not ended.done():
-            ended.set_result(None)

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from pypcscd import atr
 from pypcscd.driver import DriverError, Presence, Reason, Slot
 from pypcscd.eager import Alarm, Background, Bounded
 from pypcscd.manager.lock import CommandQueue, TransactionLock
@@ -23,7 +22,6 @@ log = logging.getLogger("pypcscd.reader")
 
 _CARD_READY = ReaderState.PRESENT | ReaderState.POWERED | ReaderState.NEGOTIABLE
 _CARD_MUTE = ReaderState.PRESENT | ReaderState.SWALLOWED
-_RAW = int(Protocol.RAW)
 #: a power-up that failed for these reasons may succeed the next time
 _WORTH_ANOTHER_TRY = (Reason.POWER, Reason.COMMUNICATION)
 
@@ -77,12 +75,15 @@ class Reader:
         #: keeps the deadline of the one command that can be under way
         self._alarm = Alarm()
         self._is_powered = False
+        #: it was given power, or begun to be given some, and nothing has cut it since: who was about to
+        #: power a card may go away in the middle, and then it is neither known to have power nor to have none
+        self._may_have_power = False
         self._is_in_use = False
         self._power_timer: asyncio.TimerHandle | None = None
         #: the presence that clients were last told of; the state word alone may already know better
         self._told_presence = Presence.ABSENT
         #: grows with each change of presence, so that a command knows if its card was taken away
-        self._presence_generation = 0
+        self.generation = 0
         self._is_announced = False
 
     # --- what clients see -------------------------------------------------------------------
@@ -184,7 +185,7 @@ class Reader:
         if self.slot.presence is Presence.UNKNOWN:
             self._tell(Presence.UNKNOWN, ReaderState.UNKNOWN, b"")
         elif self.slot.presence is Presence.PRESENT:
-            first = asyncio.ensure_future(self._follow_insertion(self._presence_generation))
+            first = asyncio.ensure_future(self._follow_insertion(self.generation))
             self._background.adopt(first)
             bound = self._settings.announce_bound
             await asyncio.wait((first,), timeout=bound)
@@ -199,7 +200,7 @@ class Reader:
     def retire(self) -> None:
         """The device is gone or given up: no command reaches the slot from now on."""
         self.is_gone = True
-        self._presence_generation += 1
+        self.generation += 1
         self._cancel_power_down()
         self.mark_handles(ReturnCode.W_REMOVED_CARD)
         self.lock.abandon()
@@ -207,9 +208,9 @@ class Reader:
     async def power_off(self) -> None:
         """Cut the card's power before the slot is closed, within a bounded time. Never raises."""
         self._cancel_power_down()
-        if not self._is_powered:
+        if not self._may_have_power:
             return
-        self._is_powered = False
+        self._is_powered = self._may_have_power = False
         try:
             await Bounded(self._power_off_now(), self._settings.retire_bound, self._timed_out)
         except DriverError as error:
@@ -225,9 +226,9 @@ class Reader:
     def _presence_changed(self, presence: Presence) -> None:
         if self.is_gone:
             return
-        self._presence_generation += 1
+        self.generation += 1
         if presence is Presence.PRESENT:
-            self._background.run(self._follow_insertion(self._presence_generation))
+            self._background.run(self._follow_insertion(self.generation))
         elif presence is Presence.ABSENT:
             self._card_removed()
         else:
@@ -252,7 +253,7 @@ class Reader:
     async def _follow_insertion(self, generation: int) -> None:
         """Power a new card; it is shown only together with its ATR."""
         async with self.commands:
-            if generation != self._presence_generation:
+            if generation != self.generation:
                 return
             state, answer = _CARD_MUTE, b""
             try:
@@ -260,7 +261,7 @@ class Reader:
                 state = _CARD_READY
             except DriverError as error:
                 log.warning("%s: the card could not be powered: %s", self.name, error)
-            if generation != self._presence_generation:
+            if generation != self.generation:
                 return
             self._is_powered = state is _CARD_READY
             self._is_in_use = False
@@ -279,6 +280,7 @@ class Reader:
 
     async def _power_on(self) -> bytes:
         """Power the card, with a second try where that may help. Raises DriverError."""
+        generation = self.generation
         for _ in range(self._settings.power_up_attempts - 1):
             try:
                 return await self._run_for_atr(self.slot.power_on())
@@ -287,10 +289,18 @@ class Reader:
                     raise
                 log.debug("%s: the card could not be powered, trying again: %s", self.name, error)
                 await asyncio.sleep(self._settings.power_up_pause)
+                if generation != self.generation:
+                    # there is another card by now, or none, or not even a reader
+                    raise
         return await self._run_for_atr(self.slot.power_on())
 
     async def _run_for_atr(self, command: Coroutine[Any, Any, bytes]) -> bytes:
-        answer = await self._run(command, self.slot.command_deadline)
+        self._may_have_power = True
+        try:
+            answer = await self._run(command, self.slot.command_deadline)
+        except DriverError:
+            self._may_have_power = False
+            raise
         if len(answer) > MAX_ATR_SIZE:
             raise DriverError(Reason.POWER, f"the driver gave an ATR of {len(answer)} bytes")
         return answer
@@ -300,24 +310,24 @@ class Reader:
         if not self.has_card:
             raise PcscError(ReturnCode.E_NO_SMARTCARD)
         if not self._is_powered:
-            generation = self._presence_generation
+            generation = self.generation
             try:
                 answer = await self._power_on()
             except DriverError as error:
                 log.warning("%s: the card could not be powered: %s", self.name, error)
-                self._check_same_card(generation)
+                self.check_same_card(generation)
                 self._show(_CARD_MUTE, b"")
                 raise PcscError(ReturnCode.W_UNPOWERED_CARD) from error
-            self._check_same_card(generation)
+            self.check_same_card(generation)
             self._is_powered = True
             self._show(_CARD_READY, answer)
         if not self._is_shown_powered:
             raise PcscError(ReturnCode.W_UNPOWERED_CARD)
         self.use_card()
 
-    def _check_same_card(self, generation: int) -> None:
+    def check_same_card(self, generation: int) -> None:
         """Raise NO_SMARTCARD if the card was taken away since; clients have been shown that already."""
-        if generation != self._presence_generation:
+        if generation != self.generation:
             raise PcscError(ReturnCode.E_NO_SMARTCARD)
 
     def use_card(self) -> None:
@@ -334,8 +344,8 @@ class Reader:
     async def reset(self, *, cold: bool) -> None:
         """Reset the card, or power it down and up again. Raises DriverError; the state is shown."""
         self._cancel_power_down()
-        self._select(Protocol.UNDEFINED)
-        generation = self._presence_generation
+        self.select(Protocol.UNDEFINED)
+        generation = self.generation
         try:
             if cold:
                 await self._power_down_quietly()
@@ -349,7 +359,7 @@ class Reader:
             # The client went away in the middle: the next one must not take the card for powered.
             self._is_powered = False
             raise
-        if generation != self._presence_generation:
+        if generation != self.generation:
             raise DriverError(Reason.NO_CARD, "the card was taken away while it was reset")
         self._is_powered = True
         self._show(_CARD_READY, answer)
@@ -360,6 +370,7 @@ class Reader:
         self._cancel_power_down()
         try:
             await self._run(self.slot.power_off(), self.slot.command_deadline)
+            self._may_have_power = False
         except DriverError as error:
             self._fail_card(error)
             raise
@@ -375,52 +386,8 @@ class Reader:
             state = ReaderState.ABSENT if error.reason is Reason.NO_CARD else _CARD_MUTE
             self._show(state, b"")
 
-    async def negotiate(self, protocols: int) -> None:
-        """Agree on one of these protocols, unless one is in force: then it must be among them.
-
-        T=1 comes first. Raises PROTO_MISMATCH, W_UNRESPONSIVE_CARD, or NO_SMARTCARD if it is taken away.
-        """
-        # mostly one is in force; numbers, because operations on flags are slow
-        in_force = int(self.protocol)
-        if in_force and not protocols & _RAW:
-            if not protocols & in_force:
-                raise PcscError(ReturnCode.E_PROTO_MISMATCH)
-            return
-        wanted = Protocol(protocols)
-        if Protocol.RAW in wanted:
-            self._select(Protocol.RAW)
-            return
-        if Protocol.ANY_OLD in wanted:
-            wanted = Protocol.T0 | Protocol.T1
-        try:
-            card = atr.parse(self.atr)
-        except ValueError as error:
-            log.warning("%s: no protocol can be chosen: %s", self.name, error)
-            raise PcscError(ReturnCode.E_PROTO_MISMATCH) from None
-        wanted &= card.protocols & (Protocol.T0 | Protocol.T1)
-        if not wanted:
-            raise PcscError(ReturnCode.E_PROTO_MISMATCH)
-        chosen = Protocol.T1 if Protocol.T1 in wanted else Protocol.T0
-        generation = self._presence_generation
-        try:
-            try:
-                await self._set_protocol(chosen)
-            except DriverError as error:
-                if error.reason is not Reason.PROTOCOL_UNSUPPORTED or wanted == card.default_protocol:
-                    raise
-                if card.default_protocol not in wanted:
-                    raise PcscError(ReturnCode.E_PROTO_MISMATCH) from error
-                chosen = card.default_protocol
-                await self._set_protocol(chosen)
-        except DriverError as error:
-            if error.reason is not Reason.NOT_SUPPORTED:
-                log.warning("%s: the card refuses the protocol: %s", self.name, error)
-                raise PcscError(ReturnCode.W_UNRESPONSIVE_CARD) from error
-            chosen = card.default_protocol
-        self._check_same_card(generation)
-        self._select(chosen)
-
-    async def _set_protocol(self, protocol: Protocol) -> None:
+    async def set_protocol(self, protocol: Protocol) -> None:
+        """Agree on it with the card. Raises DriverError."""
         try:
             await self._run(self.slot.set_protocol(protocol), self.slot.command_deadline)
         except DriverError:
@@ -430,7 +397,8 @@ class Reader:
             self._is_powered = False
             raise
 
-    def _select(self, protocol: Protocol) -> None:
+    def select(self, protocol: Protocol) -> None:
+        """This protocol is in force."""
         self.protocol = protocol
         self._touched()
 
@@ -460,7 +428,7 @@ class Reader:
     def _schedule_power_down(self) -> None:
         self._cancel_power_down()
         delay = self._settings.power_down_delay_of(self.name)
-        if delay is None or not self._is_powered or self._is_in_use or self.is_gone:
+        if delay is None or not self._may_have_power or self._is_in_use or self.is_gone:
             return
         loop = asyncio.get_running_loop()
         self._power_timer = loop.call_later(delay, self._background.run_later, self._power_down_unused)
@@ -471,21 +439,22 @@ class Reader:
             self._power_timer = None
 
     def _lose_power(self) -> None:
-        self._is_powered = False
+        self._is_powered = self._may_have_power = False
         self._cancel_power_down()
 
     async def _power_down_unused(self) -> None:
         self._power_timer = None
         async with self.commands:
-            if self._is_in_use or not self._is_powered or self.is_gone:
+            if self._is_in_use or not self._may_have_power or self.is_gone:
                 return
             log.debug("%s: nobody uses the card; it is powered down", self.name)
             self._is_powered = False
-            self._select(Protocol.UNDEFINED)
+            self.select(Protocol.UNDEFINED)
             await self._power_down_quietly()
 
     async def _power_down_quietly(self) -> None:
         try:
             await self._run(self.slot.power_off(), self.slot.command_deadline)
+            self._may_have_power = False
         except DriverError as error:
             log.warning("%s: the card could not be powered down: %s", self.name, error)

@@ -1,0 +1,58 @@
+"""Which protocol a connection speaks with the card."""
+
+import logging
+
+from pypcscd import atr
+from pypcscd.driver import DriverError, Reason
+from pypcscd.manager.reader import Reader
+from pypcscd.scard import PcscError, Protocol, ReturnCode
+
+log = logging.getLogger("pypcscd.reader")
+
+_RAW = int(Protocol.RAW)
+
+
+async def negotiate(reader: Reader, protocols: int) -> None:
+    """Agree on one of these protocols, unless one is in force: then it must be among them.
+
+    T=1 comes first. Raises PROTO_MISMATCH, W_UNRESPONSIVE_CARD, or NO_SMARTCARD if it is taken away.
+    """
+    # mostly one is in force; numbers, because operations on flags are slow
+    in_force = int(reader.protocol)
+    if in_force and not protocols & _RAW:
+        if not protocols & in_force:
+            raise PcscError(ReturnCode.E_PROTO_MISMATCH)
+        return
+    wanted = Protocol(protocols)
+    if Protocol.RAW in wanted:
+        reader.select(Protocol.RAW)
+        return
+    if Protocol.ANY_OLD in wanted:
+        wanted = Protocol.T0 | Protocol.T1
+    try:
+        card = atr.parse(reader.atr)
+    except ValueError as error:
+        log.warning("%s: no protocol can be chosen: %s", reader.name, error)
+        raise PcscError(ReturnCode.E_PROTO_MISMATCH) from None
+    wanted &= card.protocols & (Protocol.T0 | Protocol.T1)
+    if not wanted:
+        raise PcscError(ReturnCode.E_PROTO_MISMATCH)
+    chosen = Protocol.T1 if Protocol.T1 in wanted else Protocol.T0
+    generation = reader.generation
+    try:
+        try:
+            await reader.set_protocol(chosen)
+        except DriverError as error:
+            if error.reason is not Reason.PROTOCOL_UNSUPPORTED or wanted == card.default_protocol:
+                raise
+            if card.default_protocol not in wanted:
+                raise PcscError(ReturnCode.E_PROTO_MISMATCH) from error
+            chosen = card.default_protocol
+            await reader.set_protocol(chosen)
+    except DriverError as error:
+        if error.reason is not Reason.NOT_SUPPORTED:
+            log.warning("%s: the card refuses the protocol: %s", reader.name, error)
+            raise PcscError(ReturnCode.W_UNRESPONSIVE_CARD) from error
+        chosen = card.default_protocol
+    reader.check_same_card(generation)
+    reader.select(chosen)
