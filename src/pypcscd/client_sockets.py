@@ -1,6 +1,7 @@
 """The daemon's client sockets: its own, those of the settings, and those that it was handed over."""
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -75,16 +76,23 @@ class ClientSockets:
         """
         wanted = {resolved(one.path): one for one in self._wanted(config)}
         new = [path for path in wanted if path not in self._open]
+        changed: list[tuple[SocketConfig, SocketConfig]] = []
         try:
             for path in new:
                 self._add(wanted[path], config)
             for path, one in wanted.items():
                 known = self._open[path]
-                if path not in new and not known.is_inherited:
-                    self._change_permissions(known.listener.door.config, one)
+                before = known.listener.door.config
+                if path not in new and not known.is_inherited and _differ(before, one):
+                    changed.append((before, one))
+                    self._change_permissions(before, one)
         except DaemonError:
+            for before, one in changed:
+                with suppress(DaemonError):
+                    self._change_permissions(one, before)
             for path in new:
                 self._remove(path)
+            self._forget_views()
             raise
         self._authority.choose(config)
         for path in [path for path in self._open if path not in wanted]:
@@ -98,6 +106,10 @@ class ClientSockets:
         for path in new:
             log.info("serving on %s too", path)
             self._open[path].listener.start()
+        self._forget_views()
+
+    def _forget_views(self) -> None:
+        """Those that no client sees any more, nor will."""
         used = {listener.door.view for listener in self.listeners}
         used |= {session.client.view for listener in self.listeners for session in listener.sessions}
         self._manager.roster.keep_views(used)
@@ -172,12 +184,20 @@ class ClientSockets:
 
     @staticmethod
     def _change_permissions(before: SocketConfig, now: SocketConfig) -> None:
-        if now._replace(mode=before.mode, owner=before.owner, group=before.group) == now:
-            return
+        # What was given away comes back.
+        if now.owner is None and before.owner is not None:
+            now = now._replace(owner=os.geteuid())
+        if now.group is None and before.group is not None:
+            now = now._replace(group=os.getegid())
         try:
             set_permissions(now)
         except OSError as error:
             raise DaemonError(f"mode or owner of {now.path} cannot be set: {error.strerror}") from error
+
+
+def _differ(before: SocketConfig, now: SocketConfig) -> bool:
+    """In what their files are like."""
+    return (before.mode, before.owner, before.group) != (now.mode, now.owner, now.group)
 
 
 def shown(paths: Sequence[Path]) -> str:

@@ -1,5 +1,7 @@
 """Which sockets there are, by configuration and by what was handed over; and what a reload does to them."""
 
+import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -7,11 +9,18 @@ from pathlib import Path
 
 import pytest
 from blockbuster import BlockBuster
+from fakes import FakeSlot
+from test_session import Wire
 
 from pypcscd.client_sockets import ClientSockets
 from pypcscd.configuration.config import Config, DaemonError
 from pypcscd.manager.manager import Manager
 from pypcscd.process.activation import Inherited
+from pypcscd.process.idle import IdleClock
+from pypcscd.protocol import DIALECTS, Command, ReaderEvent
+from pypcscd.protocol import messages as m
+from pypcscd.protocol.dialects import NATIVE_ORDER
+from pypcscd.scard import ReturnCode
 from pypcscd.server.rules import SocketConfig
 
 
@@ -99,3 +108,110 @@ async def test_what_is_handed_over_comes_first(
     sockets.hang_up()
     sockets.release()
     assert all(paths[number].exists() for number in given)
+
+
+async def wire_to(path: Path) -> Wire:
+    return await Wire(path, DIALECTS[4, 4], NATIVE_ORDER).open()
+
+
+async def test_a_wait_can_be_cancelled_after_a_reload(manager: Manager, paths: list[Path]) -> None:
+    own, bank = (SocketConfig(path) for path in paths[:2])
+    sockets = ClientSockets(manager, Inherited({}))
+    sockets.open(config_of(own, bank))
+    sockets.start()
+    client = await wire_to(paths[1])
+    context = await client.context()
+    await client.ask(Command.WAIT_READER_STATE_CHANGE)
+    sockets.reconfigure(config_of(own, bank._replace(readers=("SIM*",))))
+    canceller = await wire_to(paths[1])
+    cancelled = await canceller.ask(Command.CANCEL, m.Cancel(context))
+    assert cancelled.rv == 0, hex(cancelled.rv)
+    assert await client.hear() == ReaderEvent(ReturnCode.E_CANCELLED)
+    client.close()
+    canceller.close()
+    sockets.hang_up()
+    sockets.release()
+
+
+async def test_the_clock_of_auto_exit_rings_while_the_daemon_stops(
+    manager: Manager, paths: list[Path]
+) -> None:
+    sockets = ClientSockets(manager, Inherited({}))
+    sockets.open(config_of(SocketConfig(paths[0])))
+    sockets.start()
+    problems: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+    clock = IdleClock(0.01, lambda: sockets.is_used, lambda: not sockets.has_queue)
+    clock.look()
+    sockets.hang_up()
+    # devices take their time to close
+    await asyncio.sleep(0.05)
+    sockets.release()
+    assert problems == []
+
+
+async def test_a_failed_change_leaves_the_modes(
+    manager: Manager, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, bank = (SocketConfig(path, mode=0o600) for path in paths[:2])
+    sockets = ClientSockets(manager, Inherited({}))
+    sockets.open(config_of(own, bank))
+    sockets.start()
+    paths[1].unlink()
+    with pytest.raises(DaemonError):
+        sockets.reconfigure(config_of(own._replace(mode=0o666), bank._replace(mode=0o666)))
+    assert paths[0].stat().st_mode & 0o777 == 0o600
+    sockets.hang_up()
+    sockets.release()
+
+
+async def test_a_failed_change_leaves_no_views(manager: Manager, paths: list[Path]) -> None:
+    own, bank, other = (SocketConfig(path) for path in paths)
+    paths[2].mkdir()
+    sockets = ClientSockets(manager, Inherited({}))
+    sockets.open(config_of(own))
+    sockets.start()
+    for number in range(3):
+        with pytest.raises(DaemonError):
+            sockets.reconfigure(config_of(own, bank._replace(readers=(f"{number}*",)), other))
+    assert len(manager.roster._views) == 1
+    sockets.hang_up()
+    sockets.release()
+
+
+async def test_a_client_that_does_not_read_goes_with_its_socket(manager: Manager, paths: list[Path]) -> None:
+    own, bank = (SocketConfig(path) for path in paths[:2])
+    (reader,) = await manager.add_readers("Fake", 0, [FakeSlot()])
+    sockets = ClientSockets(manager, Inherited({}))
+    sockets.open(config_of(own, bank))
+    sockets.start()
+    client = await wire_to(paths[1])
+    card = await client.card()
+    await client.ask(Command.BEGIN_TRANSACTION, m.BeginTransaction(card))
+    assert reader.lock.holder is not None
+    client.writer.transport.pause_reading()
+    asking = client.connection.request(Command.GET_READERS_STATE)
+    client.writer.write(asking * 1000)
+    (session,) = sockets.listeners[1].sessions
+    async with asyncio.timeout(5):
+        while not session._is_congested:
+            await asyncio.sleep(0.01)
+    sockets.reconfigure(config_of(own))
+    await asyncio.sleep(0.1)
+    assert reader.lock.holder is None
+    client.close()
+    sockets.hang_up()
+    sockets.release()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+async def test_an_owner_that_is_not_configured_any_more(manager: Manager, paths: list[Path]) -> None:
+    own, bank = (SocketConfig(path) for path in paths[:2])
+    sockets = ClientSockets(manager, Inherited({}))
+    sockets.open(config_of(own, bank._replace(owner=1000, group=1000)))
+    sockets.start()
+    sockets.reconfigure(config_of(own, bank))
+    status = paths[1].stat()
+    assert (status.st_uid, status.st_gid) == (os.geteuid(), os.getegid())
+    sockets.hang_up()
+    sockets.release()

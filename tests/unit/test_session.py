@@ -500,3 +500,19 @@ async def test_one_client_too_many(house: House, caplog: pytest.LogCaptureFixtur
     clients[0].close()
     await until(lambda: len(house.manager._contexts) == MAX_CLIENTS - 1)
     await (await house.client()).context()
+
+
+async def test_a_driver_that_cancels_itself_costs_that_call_only(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await house.client()
+    card = await client.card()
+
+    async def transmit(*_: object) -> bytes:
+        await asyncio.sleep(0)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(house.slot, "transmit", transmit)
+    body = m.Transmit(card, 2, 16, 1, 2, 16, 258)
+    answer = await client.ask(Command.TRANSMIT, body, b"\0")
+    assert answer.rv == ReturnCode.F_INTERNAL_ERROR

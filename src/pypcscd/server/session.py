@@ -38,7 +38,7 @@ class Session:
         self._ended = ended
         self._peer = Peer()
         self._connection = ServerConnection()
-        self._client = door.manager.add_client(self._peer, self._notify, door.view)
+        self._client = door.manager.add_client(self._peer, self._notify, door.view, door)
         self._peer.number = self._client.number
         self._calls = Calls(door.manager, self._client, self._connection, door.tables)
         self._transport: asyncio.Transport | None = None
@@ -86,6 +86,8 @@ class Session:
         if self._is_refused:
             self._transport.close()
             return
+        # A reload may have come since the session was made: what is shown goes with who is let in.
+        self._client.view = self._door.view
         access = self._door.config.access
         authority = self._door.authority if access.is_open else None
         with_groups = not access.is_open or (authority is not None and authority.needs_groups)
@@ -149,9 +151,10 @@ class Session:
         self._is_refused = True
 
     def close(self) -> None:
-        """Send what is owed and hang up."""
+        """Hang up, when what is owed has been sent; a client that does not read is forgotten all the same."""
         if self._transport is not None:
             self._transport.close()
+            self._end()
 
     def _go_on(self) -> None:
         if self._transport is not None and self._pending is None and not self._is_congested:
@@ -193,7 +196,7 @@ class Session:
                     self._request = request
                     return
                 answer = running.take()
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             self._answer_failure(request, error)
         else:
             self._send(answer)
@@ -204,14 +207,15 @@ class Session:
         error = running.error
         if error is None:
             self._send(running.take())
-        elif isinstance(error, Exception):
-            self._answer_failure(request, error)
-        else:  # cancelled
+        elif self._transport is None:  # cancelled
             return
+        else:
+            # Cancelled is then what a driver waits for, and not this call.
+            self._answer_failure(request, error)
         if self._connection.buffered or self._is_paused:
             self._go_on()
 
-    def _answer_failure(self, request: Request, error: Exception) -> None:
+    def _answer_failure(self, request: Request, error: BaseException) -> None:
         """A call has failed: mostly as calls may, which the client is told."""
         if isinstance(error, NoAnswerError | UnknownHandleError):
             self._drop(f"{request.command.name}: {error}")
@@ -262,7 +266,7 @@ class Session:
         self._ended(self)
         log.debug("%s disconnected", self._peer)
 
-    def _log_defect(self, request: Request, error: Exception) -> None:
+    def _log_defect(self, request: Request, error: BaseException) -> None:
         """This call fails by our fault; everything else goes on."""
         why = "%s: %s failed inside the daemon; please report this"
         log.error(why, self._peer, request.command.name, exc_info=error)
