@@ -34,7 +34,7 @@ TEXTS = st.binary(max_size=200).map(lambda raw: raw.decode("utf-8", "surrogatees
         ("\udcff", "\udcff", USUAL, "OMNIKEY 3x21 [.]"),
         (" x ", " 1", USUAL, "OMNIKEY 3x21 [ x ] ( 1)"),
         ("a\x1b[31m", "\x7f", USUAL, "OMNIKEY 3x21 [a.[31m] (.)"),
-        ("a\x9b31m", "\xa0", USUAL, "OMNIKEY 3x21 [a.31m] (\xa0)"),
+        ("CCID", "a\x9b!\xa0", USUAL, "OMNIKEY 3x21 [CCID] (a.!\xa0)"),
     ],
 )
 def test_names_as_pcscd_makes_them(label: str, serial: str, settings: UsbSettings, name: str) -> None:

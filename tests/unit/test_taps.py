@@ -12,7 +12,7 @@ from pypcscd.control.taps import Taps, Watch
 from pypcscd.manager.manager import Manager
 from pypcscd.server.access import Peer
 from pypcscd.server.door import Door
-from pypcscd.server.rules import SocketConfig
+from pypcscd.server.rules import AccessRule, SocketConfig
 from pypcscd.server.session import Session
 
 ESTABLISH = struct.pack("=IIIII", 12, 1, 2, 0, 0)
@@ -216,3 +216,25 @@ async def test_numbers_stay(listener: Listener) -> None:
     third = listener.connect()
     assert [session.client.number for session in (first, second, third)] == [1, 2, 3]
     assert third.peer.number == 3, "the log names a client as status and spy do"
+
+
+def test_a_view_goes_with_the_rule_that_lets_in(listener: Listener) -> None:
+    door = listener.door
+    door.reconfigure(door.config._replace(access=AccessRule(users=frozenset())), ())
+    session = Session(door, listener.sessions.discard)
+    # a reload comes between the session and its connection
+    door.reconfigure(door.config._replace(readers=("SIM*",), access=AccessRule()), ())
+    session.connection_made(Link())
+    assert session.client.view is door.view
+
+
+def test_a_session_without_its_connection_is_told_of_once(
+    listener: Listener, taps: Taps, seen: list[Record]
+) -> None:
+    session = Session(listener.door, listener.sessions.discard)
+    listener.sessions.add(session)
+    taps.add(Watch(seen.append))
+    session.connection_made(Link())
+    (opened,) = seen
+    assert isinstance(opened, Opened)
+    assert (opened.pid, opened.is_joined) == (4711, False)

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pypcscd import __version__, atr
@@ -34,11 +35,12 @@ class StatusReport:
         """``sessions``: all that are open. ``rates``: requests per second, where they were counted."""
         now = time.monotonic()
         owners = {session.client: session for session in sessions}
+        paths = {session: one.door.config.path for one in self._listeners for session in one.sessions}
         return {
             "daemon": {"version": __version__, "pid": os.getpid(), "uptime": round(now - self._started, 3)},
             "sockets": [self._socket(listener) for listener in self._listeners],
             "readers": [self._reader(reader, owners, now) for reader in self._manager.roster],
-            "clients": [self._client(session, rates) for session in sessions],
+            "clients": [self._client(session, paths.get(session, ""), rates) for session in sessions],
             "helpers": [{"pid": pid, "library": _text(what)} for pid, what in self._helpers().items()],
         }
 
@@ -83,9 +85,8 @@ class StatusReport:
             }
         return known | {"seconds": round(seconds, 3)}
 
-    def _client(self, session: SessionLike, rates: Rates) -> dict[str, Any]:
+    def _client(self, session: SessionLike, path: Path | str, rates: Rates) -> dict[str, Any]:
         client, peer = session.client, session.peer
-        path = next((one.door.config.path for one in self._listeners if session in one.sessions), "")
         return {
             "client": session.client.number,
             "pid": peer.pid,

@@ -125,8 +125,10 @@ class Taps:
         self._watches: list[Watch] = []
 
     def sessions(self) -> list[SessionLike]:
-        """All open connections, the oldest first."""
-        found = [session for listener in self._listeners for session in listener.sessions]
+        """All open connections, the oldest first; one that is just being made is told of by ``opened``."""
+        found = [
+            session for listener in self._listeners for session in listener.sessions if session.peer.uid >= 0
+        ]
         return sorted(found, key=lambda session: session.client.number)
 
     def add(self, watch: Watch) -> None:

@@ -84,6 +84,8 @@ class Listener:
     @property
     def has_queue(self) -> bool:
         """Somebody has connected and is not accepted yet."""
+        if self._listening.fileno() < 0:
+            return False
         poll = select.poll()
         poll.register(self._listening, select.POLLIN)
         return bool(poll.poll(0))
