@@ -122,37 +122,32 @@ def serve_named(name: str) -> Callable[[socket.socket], None]:
     return lambda listening: serve_as_2_4_1(listening, (ReaderStatus(name, 0, 2),))
 
 
-def test_scan_shows_a_name_that_is_no_text(served: Served) -> None:
-    """reader.conf in Latin-1: FRIENDLYNAME "Lesegerät"."""
-    path = served(serve_named("Leseger\udce4t 00 00"))
+@pytest.mark.parametrize(
+    ("name", "encoding", "shown"),
+    [
+        # reader.conf in Latin-1: FRIENDLYNAME "Lesegerät"
+        ("Leseger\udce4t 00 00", "utf-8", "Leseger?t 00 00"),
+        ("Leser \N{SNOWMAN} 00 00", "latin-1", "Leser \\u2603 00 00"),
+    ],
+)
+def test_scan_shows_letters_that_the_terminal_has_not(
+    served: Served, name: str, encoding: str, shown: str
+) -> None:
+    path = served(serve_named(name))
     program = "import sys; from pypcscd.cli import main; sys.exit(main())"
     done = subprocess.run(
         [sys.executable, "-c", program, "scan", "--socket", str(path)],
         # as in any locale but C.UTF-8
-        env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"},
+        env=os.environ | {"PYTHONIOENCODING": f"{encoding}:strict"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("0: Leseger?t 00 00\n")
+    assert done.stdout.startswith(f"0: {shown}\n")
 
 
 def test_scan_sends_no_commands_to_the_terminal(served: Served, capfd: pytest.CaptureFixture[str]) -> None:
     path = served(serve_named("Evil\x1b[2J 00 00"))
     assert cli.main(["scan", "--socket", str(path)]) == 0
     assert capfd.readouterr().out.startswith("0: Evil?[2J 00 00\n")
-
-
-def test_a_letter_that_the_terminal_has_not(served: Served) -> None:
-    path = served(serve_named("Leser \N{SNOWMAN} 00 00"))
-    program = "import sys; from pypcscd.cli import main; sys.exit(main())"
-    done = subprocess.run(
-        [sys.executable, "-c", program, "scan", "--socket", str(path)],
-        env=os.environ | {"PYTHONIOENCODING": "latin-1:strict"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("0: Leser \\u2603 00 00\n")
