@@ -74,15 +74,18 @@ class Manager:
             )
             for index, slot in enumerate(slots)
         ]
+        failure: BaseException | None = None
         try:
             await asyncio.gather(*(reader.start() for reader in readers))
             self.roster.add(readers)
-        except BaseException:
-            # the device is given up before anybody has seen them; some may have powered their cards
+        except BaseException as error:
+            failure = error
+        if failure is not None:
+            # The device is given up before anybody has seen them; some may have powered their cards.
             for reader in readers:
                 reader.retire()
             await asyncio.gather(*(reader.power_off() for reader in readers))
-            raise
+            raise failure
         log.info("reader added: %s", ", ".join(reader.name for reader in readers))
         self._signal(readers)
         return readers

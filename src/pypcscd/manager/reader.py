@@ -288,10 +288,11 @@ class Reader:
                 if error.reason not in _WORTH_ANOTHER_TRY:
                     raise
                 log.debug("%s: the card could not be powered, trying again: %s", self.name, error)
-                await asyncio.sleep(self._settings.power_up_pause)
-                if generation != self.generation:
-                    # there is another card by now, or none, or not even a reader
-                    raise
+                failure = error
+            await asyncio.sleep(self._settings.power_up_pause)
+            if generation != self.generation:
+                # there is another card by now, or none, or not even a reader
+                raise failure
         return await self._run_for_atr(self.slot.power_on())
 
     async def _run_for_atr(self, command: Coroutine[Any, Any, bytes]) -> bytes:
