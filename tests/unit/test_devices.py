@@ -298,6 +298,24 @@ async def test_the_next_driver_takes_what_the_first_fails_to_open(
     await keeper.close()
 
 
+async def test_the_next_driver_takes_what_the_first_loses_again_and_again(
+    keeper: DeviceKeeper, driver: FakeDriver, manager: Manager, caplog: pytest.LogCaptureFixture
+) -> None:
+    crashing = [FakeDevice([FakeSlot()]) for _ in range(3)]
+    driver.outcomes = [*crashing, FakeDevice([FakeSlot()])]
+    driver.can_reset = True
+    keeper.add(CONFIG, replace(CONFIG, driver="other"))
+    for opened, device in enumerate(crashing, 1):
+        await until(lambda opened=opened: len(driver.opened) == opened and bool(names(manager)))
+        device.lost("its helper crashed")
+        await until(lambda device=device: device.is_closed)
+    await until(lambda: len(driver.opened) == 4 and names(manager) == ["Fake 00 00"])
+    assert driver.opened == ["fake", "fake", "fake", "other"]
+    assert driver.reset_after == [], "that is for the last driver"
+    assert "Fake (a test): its helper crashed; trying another driver" in messages(caplog)
+    await keeper.close()
+
+
 async def test_what_is_no_reader_is_left_alone_without_a_word(
     keeper: DeviceKeeper, driver: FakeDriver, manager: Manager, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -301,6 +301,8 @@ class DeviceKeeper:
                 if device.is_unplugged:
                     # Mostly this wait is ended by the removal.
                     level = logging.DEBUG
+                elif others and patience.failures >= _ENOUGH_FAILURES:
+                    return DeviceOpenError(why)
             wanted.tried.set()
             if may_reset and patience.failures >= _ENOUGH_FAILURES and await self._reset(wanted, config):
                 continue
