@@ -273,7 +273,10 @@ class VpcdSlot(Slot):
     async def _start(self, frame: bytes) -> bytes:
         emulator = self._connected()
         self._atr = b""
-        self._atr = atr = await emulator.ask_atr(frame)
+        atr = await emulator.ask_atr(frame)
+        if emulator is not self._emulator:
+            raise DriverError(Reason.NO_CARD, f"{self.title}: emulator {emulator.peer} has disconnected")
+        self._atr = atr
         return atr
 
     def _present(self) -> Emulator | None:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
@@ -184,6 +185,21 @@ async def test_an_exchange_ends_in_time_and_its_late_answer_is_not_taken_for_the
         assert caught.value.reason is Reason.TIMEOUT
         card.release(2)
         assert await slot.transmit(Protocol.T1, b"\x80\1\2\3") == b"\x80\1\2\3" + OK
+
+
+async def test_an_atr_that_comes_with_the_end_of_its_card_is_none() -> None:
+    """The event loop may have both before whoever asked for the ATR goes on."""
+    slot = VpcdSlot("Test PCD", memoryview(bytearray(64)))
+    emulator = slot.new_connection()
+    emulator.connection_made(Mock(asyncio.Transport, get_extra_info=lambda name: ("127.0.0.1", 1)))
+    starting = asyncio.create_task(slot.power_on())
+    await asyncio.sleep(0)
+    emulator.data_received(len(ATR).to_bytes(2, "big") + ATR)
+    emulator.connection_lost(None)
+    with pytest.raises(DriverError, match="has disconnected") as caught:
+        await starting
+    assert caught.value.reason is Reason.NO_CARD
+    assert await slot.get_attribute(Attribute.ATR_STRING) == b""
 
 
 async def test_connecting_inserts_and_disconnecting_removes() -> None:
