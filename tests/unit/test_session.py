@@ -459,6 +459,20 @@ async def test_a_defect_of_the_daemon_costs_that_call_only(
     assert await wire.ask(Command.STATUS, m.Status(card)) == (card, 0)
 
 
+async def test_who_cannot_be_told_apart_is_not_served(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no such process")
+
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, _context: None)
+    monkeypatch.setattr(Door, "adapt", fail)
+    wire = await house.client()
+    version = await wire.ask(Command.VERSION, m.Version(*wire.connection.dialect.version))
+    assert version.rv == ReturnCode.W_SECURITY_VIOLATION
+    refused = await wire.ask(Command.ESTABLISH_CONTEXT, m.EstablishContext(2))
+    assert refused.rv == ReturnCode.W_SECURITY_VIOLATION
+
+
 @pytest.mark.parametrize("readers", [0, 1, 15, 16, 17])
 async def test_a_fixed_table_has_sixteen_records(house: House, readers: int) -> None:
     old, new = await house.client(DIALECTS[4, 5]), await house.client(DIALECTS[4, 6])

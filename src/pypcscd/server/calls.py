@@ -90,7 +90,8 @@ class Calls:
         self._counted: tuple[tuple[ReaderStatus, ...], int] | None = None
         #: the readers last shown to a client whose WAIT is not answered with them
         self._shown: tuple[ReaderStatus, ...] | None = None
-        self._is_denied = False
+        #: whatever goes wrong before it is known who the client is, the answer is no
+        self._is_denied = True
         #: decides on each SCardConnect, given the reader's name; None: all are allowed
         self.may_use: Callable[[str], Awaitable[bool]] | None = None
         #: pcsc-lite 1.6.5 does not say that it has stopped waiting; an event would be out of place then
@@ -120,12 +121,8 @@ class Calls:
             Command.READERS_STATE_ARRAY: self._readers_state_array,
         }
 
-    def deny(self) -> None:
-        """This client may do nothing: every call is refused, CMD_VERSION with the reason."""
-        self._is_denied = True
-
     def admit(self) -> None:
-        """Take ``deny`` back."""
+        """Carry out calls from now on; until then each is refused, CMD_VERSION with the reason."""
         self._is_denied = False
 
     def answer(self, request: Request) -> _Answering:

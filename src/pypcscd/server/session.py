@@ -95,17 +95,16 @@ class Session:
         self._door.adapt(self._connection, self._peer)
         if not access.allows(self._peer):
             log.warning("%s", self._door.denial(self._peer))
-            self._calls.deny()
         elif authority is not None and not authority.trusts(self._peer):
             self._ask(authority)
+        else:
+            self._calls.admit()
         if self._door.opened is not None:
             self._door.opened(self)
         log.debug("%s connected", self._peer)
 
     def _ask(self, authority: Authority) -> None:
         """Nothing that the client sends is looked at before the authority has answered."""
-        # Whatever goes wrong, the answer is no until it is yes.
-        self._calls.deny()
         self._calls.may_use = lambda reader: authority.may_use(self._peer, reader)
         outcome = eager.start(authority.may_connect(self._peer), self._decide)
         if isinstance(outcome, eager.Running):
