@@ -39,20 +39,26 @@ async def negotiate(reader: Reader, protocols: int) -> None:
         raise PcscError(ReturnCode.E_PROTO_MISMATCH)
     chosen = Protocol.T1 if Protocol.T1 in wanted else Protocol.T0
     generation = reader.generation
-    try:
-        try:
-            await reader.set_protocol(chosen)
-        except DriverError as error:
-            if error.reason is not Reason.PROTOCOL_UNSUPPORTED or wanted == card.default_protocol:
-                raise
-            if card.default_protocol not in wanted:
-                raise PcscError(ReturnCode.E_PROTO_MISMATCH) from error
-            chosen = card.default_protocol
-            await reader.set_protocol(chosen)
-    except DriverError as error:
-        if error.reason is not Reason.NOT_SUPPORTED:
-            log.warning("%s: the card refuses the protocol: %s", reader.name, error)
-            raise PcscError(ReturnCode.W_UNRESPONSIVE_CARD) from error
-        chosen = card.default_protocol
+    default = card.default_protocol
+    refusal = await _refusal(reader, chosen)
+    if refusal is not None and refusal.reason is Reason.PROTOCOL_UNSUPPORTED and wanted != default:
+        if default not in wanted:
+            raise PcscError(ReturnCode.E_PROTO_MISMATCH) from refusal
+        chosen = default
+        refusal = await _refusal(reader, chosen)
+    if refusal is not None:
+        if refusal.reason is not Reason.NOT_SUPPORTED:
+            log.warning("%s: the card refuses the protocol: %s", reader.name, refusal)
+            raise PcscError(ReturnCode.W_UNRESPONSIVE_CARD) from refusal
+        chosen = default
     reader.check_same_card(generation)
     reader.select(chosen)
+
+
+async def _refusal(reader: Reader, protocol: Protocol) -> DriverError | None:
+    """Set the protocol; what is returned is why that cannot be."""
+    try:
+        await reader.set_protocol(protocol)
+    except DriverError as error:
+        return error
+    return None
