@@ -27,7 +27,9 @@ QUICK = tuple(
         "src/pypcscd/server": ("calls", "session"),
         "drivers/pypcscd_virtual": ("vpcd_protocol", "vpcd_slot"),
         "drivers/pypcscd_ifdhandler": ("channel", "device", "slot_worker"),
-        "drivers/pypcscd_ccid": ("commands", "deadlines", "exchange", "frames", "pending", "slot"),
+        "drivers/pypcscd_ccid": (
+            *("commands", "deadlines", "exchange", "frames", "outgoing", "pending", "slot"),
+        ),
     }.items()
     for name in names
 )

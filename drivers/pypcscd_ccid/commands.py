@@ -33,8 +33,9 @@ from pypcscd_ccid.messages import (
     Command,
     SlotError,
 )
+from pypcscd_ccid.outgoing import Outgoing
 from pypcscd_ccid.pending import Counters, Pending
-from pypcscd_ccid.transfer import Transfer, UsbError
+from pypcscd_ccid.transfer import UsbError
 from pypcscd_ccid.usb import UsbHandle
 
 _log = logging.getLogger("pypcscd.ccid")
@@ -56,8 +57,6 @@ _FIRST_RETRY = 0.005
 _LONGEST_RETRY = 0.5
 #: failures in a row after which the reader is given up; this takes about two seconds
 _MAX_FAILURES = 10
-#: a frame is sent again after this many stalls
-_MAX_STALLS = 2
 
 
 class Commands:
@@ -102,11 +101,14 @@ class Commands:
         self._assembler = Assembler(size, packet)
         self._in = handle.transfer(pipes.bulk_in.address, Kind.BULK, size, self._received)
         self._in_memory = self._in.memory
-        out = pipes.bulk_out.address
-        self._out: Transfer = handle.transfer(out, Kind.BULK, max_message, self._sent, is_quiet=True)
-        #: what was given to bulk-OUT last, and what waits until that has been sent
-        self._outgoing: Pending | None = None
-        self._unsent: deque[Pending] = deque()
+        self._outgoing = Outgoing(
+            handle,
+            pipes.bulk_out.address,
+            max_message,
+            active=self._active,
+            failed=self._out_failed,
+            unsent=self._not_sent,
+        )
 
     def start(self) -> None:
         """Listen to the reader. Raises UsbError."""
@@ -117,6 +119,7 @@ class Commands:
         self._is_stopped = True
         self._why_lost = self._why_lost or why
         self._deadlines.stop()
+        self._outgoing.stop()
         for task in self._tasks:
             task.cancel()
         waiting = [pending for pending in self._active if pending is not None]
@@ -124,7 +127,6 @@ class Commands:
         self._active[:] = [None] * len(self._active)
         self._in_flight = 0
         self._queue.clear()
-        self._unsent.clear()
         for pending in waiting:
             if pending.is_abort:
                 pending.cancel()
@@ -183,8 +185,7 @@ class Commands:
         pending.deadline = deadline = monotonic() + pending.seconds
         if deadline < self._deadlines.next_look:
             self._deadlines.watch(deadline)
-        if self._unsent or not self._give_out(pending):
-            self._unsent.append(pending)
+        self._outgoing.send(pending)
 
     def _finish(self, pending: Pending) -> None:
         """The slot is free for its next command, and the reader for another one."""
@@ -208,59 +209,22 @@ class Commands:
 
     # --- bulk-OUT ---------------------------------------------------------------------------
 
-    def _send(self, pending: Pending) -> None:
-        """Send it when those before it have been sent."""
-        if self._unsent or not self._give_out(pending):
-            self._unsent.append(pending)
-
-    def _give_out(self, pending: Pending) -> bool:
-        """Give it to the pipe. False: the one before has not been sent."""
-        try:
-            if not self._out.send(pending.frame):
-                return False
-        except UsbError as error:
-            self._outgoing = pending
-            self._out_failed(error.status)
-        else:
-            self._outgoing = pending
-        return True
-
-    def _send_waiting(self) -> None:
-        while self._unsent and not self._is_stopped:
-            pending = self._unsent.popleft()
-            if not self._give_out(pending):
-                self._unsent.appendleft(pending)
-                return
-
-    def _sent(self, status: int, _length: int) -> None:
-        """The pipe is free, which is told if something waits for it; or sending failed."""
-        if status == _COMPLETED:
-            self._send_waiting()
-        elif not self._is_stopped:
-            self._out_failed(Status(status))
-
-    def _out_failed(self, status: Status) -> None:
-        """The last frame did not get out: its command failed, and the others go on."""
+    def _out_failed(self, status: Status) -> bool:
+        """Whether there is still a reader."""
         if status is Status.NO_DEVICE:
             self._lose("it was unplugged", is_unplugged=True)
-            return
+            return False
         if status is not Status.CANCELLED:
             self._note_failure(status, "bulk-OUT")
             if self._why_lost:
-                return
-        pending = self._outgoing
-        assert pending is not None, "nothing was sent"
+                return False
         if status is Status.STALL:
             self._clear_halt(self._pipes.bulk_out.address)
-            pending.stalls += 1
-        is_wanted = self._active[pending.slot] is pending
-        if is_wanted and status is Status.STALL and pending.stalls <= _MAX_STALLS:
-            # The reader halted the pipe because of the frame before: this one was not looked at.
-            self._unsent.appendleft(pending)
-        elif is_wanted:
-            pending.fail(DriverError(Reason.COMMUNICATION, f"{self._title}: the command could not be sent"))
-            self._finish(pending)
-        self._send_waiting()
+        return True
+
+    def _not_sent(self, pending: Pending) -> None:
+        pending.fail(DriverError(Reason.COMMUNICATION, f"{self._title}: the command could not be sent"))
+        self._finish(pending)
 
     # --- bulk-IN ----------------------------------------------------------------------------
 
@@ -431,8 +395,7 @@ class Commands:
 
     def _time_out(self, pending: Pending) -> None:
         if pending.is_abort:
-            if pending in self._unsent:
-                self._unsent.remove(pending)
+            self._outgoing.drop(pending)
             _log.warning(
                 "%s: slot %d did not confirm the abort of a command; using it all the same",
                 self._title,
@@ -450,10 +413,7 @@ class Commands:
         """Let the reader give a command up; until then nothing is sent to the slot (section 5.3.1)."""
         if self._why_lost:
             return
-        if self._outgoing is pending and self._out.is_busy:
-            self._out.cancel()
-        elif pending in self._unsent:
-            self._unsent.remove(pending)
+        self._outgoing.withdraw(pending)
         self.counters.aborts += 1
         slot, sequence = pending.slot, self._next_number()
         frame = _pack_header(Command.ABORT, 0, slot, sequence, 0, 0)
@@ -477,7 +437,7 @@ class Commands:
             _log.debug("%s: the abort request failed: %s", self._title, error)
         if self._active[abort.slot] is abort and not self._why_lost:
             # both halves of the sequence carry the same number
-            self._send(abort)
+            self._outgoing.send(abort)
 
     def _try_later(self, pending: Pending) -> bool:
         """Repeat a command that the slot was too busy for, if its time allows."""
@@ -492,7 +452,7 @@ class Commands:
 
     def _repeat(self, pending: Pending) -> None:
         if self._active[pending.slot] is pending and not self._why_lost:
-            self._send(pending)
+            self._outgoing.send(pending)
 
     def _next_number(self) -> int:
         sequence = self._sequence
