@@ -15,7 +15,10 @@ from pypcscd_ccid.t1 import T1, Step, T1Error
 #: longest response: 64 KiB, a status word, and what secure messaging may add
 _MAX_RESPONSE = 65_792
 _T1_PROLOGUE = 3
+#: of the second byte of a T=1 block
+_MORE = 0x20
 _R_BLOCK = 0x80
+_S_BLOCK = 0xC0
 
 
 class Link(Protocol):
@@ -98,13 +101,15 @@ class BlockT1:
     async def secure(self, payload: bytes, prologue: int, apdu: bytes, seconds: float) -> bytes:
         """A PIN command: the reader puts the PIN in and makes the block; ours are its first bytes."""
         step = self._engine.start(apdu)
-        if step.block[1] & 0xA0:
-            self._engine.abandon()
-            raise DriverError(
-                Reason.COMMUNICATION, f"{self._link.title}: the PIN command needs several blocks"
-            )
-        head = step.block[:_T1_PROLOGUE]
         try:
+            while step.block[1] & _S_BLOCK == _S_BLOCK:
+                # An exchange before was broken off: the card is resynchronised first.
+                step = self._receive(await self._send(step))
+            if step.block[1] & _MORE:
+                raise DriverError(
+                    Reason.COMMUNICATION, f"{self._link.title}: the PIN command needs several blocks"
+                )
+            head = step.block[:_T1_PROLOGUE]
             frame = payload[:prologue] + head + payload[prologue + len(head) :]
             reply = await self._link.secure(frame, seconds)
             data = response_of(reply, self._link.title)

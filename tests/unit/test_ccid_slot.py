@@ -351,6 +351,29 @@ async def test_a_pin_block_is_never_sent_without_its_pin() -> None:
     await bench.close()
 
 
+async def test_a_pin_can_be_entered_after_an_exchange_that_failed() -> None:
+    """Also if no APDU comes between: programs ask for the PIN again at once."""
+    card = Card(FAST_ATR)
+    bench, slot = await powered(descriptor(TPDU, features=0, pin=1), card)
+    await slot.set_protocol(T1)
+    bench.reader.faults.append(lambda message: [bench.reader.make(0x80, message, error=0xFB)])
+    with pytest.raises(DriverError, match="hardware"):
+        await slot.control(features.VERIFY_PIN, VERIFY)
+
+    def enter(message: bytes) -> list[bytes] | None:
+        if message[0] != SECURE:
+            bench.reader.faults.append(enter)
+            return None
+        head = message[22:25] + b"\0\x20\0\x81\0"
+        return [bench.reader.make(0x80, message, card.t1.receive(head + card.t1.edc(head)))]
+
+    bench.reader.faults.append(enter)
+    assert await slot.control(features.VERIFY_PIN, VERIFY) == echo(b"\0\x20\0\x81\0")
+    assert card.t1.runs == [b"\0\x20\0\x81\0"]
+    assert await slot.transmit(T1, APDU) == echo(APDU)
+    await bench.close()
+
+
 async def test_readers_without_keypad_know_no_pin_commands() -> None:
     bench, slot = await powered(descriptor(EXTENDED))
     for code in (features.VERIFY_PIN, features.MODIFY_PIN, features.PIN_PROPERTIES, 0x42000E11):
