@@ -179,13 +179,13 @@ def select(card: Atr, protocol: Protocol, reader: Descriptor, rates: Sequence[in
 
 
 def _choose_rate(card: CardParameters, reader: Descriptor, rates: Sequence[int]) -> int:
-    """The fastest Fi/Di that both can do."""
+    """The fastest Fi/Di that both can do, or the one that the card insists on."""
     if card.ta1 is None:
         return DEFAULT_FI_DI
     slowest = _rate(DEFAULT_FI_DI, reader.default_clock)
     for fi_di in _offered(card):
         rate = _rate(fi_di, reader.default_clock)
-        if rate <= slowest:
+        if rate == slowest or (rate < slowest and not card.is_specific):
             break
         # A reader rounds its figures in its own way.
         is_listed = not rates or any(abs(listed - rate) <= 1 for listed in rates)

@@ -139,6 +139,17 @@ def test_specific_mode() -> None:
         parameters.select(card("3B 90 96 10 11"), T1, READER, ())
 
 
+def test_a_card_that_insists_on_a_slow_rate_gets_it() -> None:
+    """In specific mode TA1 holds from the first byte on, whether faster than the default or not."""
+    slow = card("3B 90 31 10 01")
+    assert parameters.select(slow, T1, READER, ()).fi_di == 0x31
+    assert parameters.select(slow, T1, READER, (5376, 10752)).fi_di == 0x31
+    with pytest.raises(DriverError, match="5376 bit/s"):
+        parameters.select(slow, T1, READER, (10752, 21505))
+    # Where it may be negotiated the default holds.
+    assert parameters.select(card("3B 90 31 80 01"), T1, READER, ()).fi_di == 0x11
+
+
 def test_what_the_reader_cannot_speak() -> None:
     with pytest.raises(DriverError) as refused:
         parameters.select(FAST, T1, replace(READER, protocols=1), ())
