@@ -29,7 +29,7 @@ class CharacterT0:
     """One command TPDU: CLA INS P1 P2, or with P3, or with P3 and data."""
 
     def __init__(self, tpdu: bytes, longest: int = _MAX_RESPONSE) -> None:
-        """``longest``: bytes that the reader takes at a time. Raises CharacterError if it is no command."""
+        """``longest``: bytes that the reader carries at a time. Raises CharacterError if it is no command."""
         self._longest = longest
         if len(tpdu) < 4:
             raise CharacterError(f"a T=0 command has at least 4 bytes, not {len(tpdu)}")
@@ -44,6 +44,8 @@ class CharacterT0:
         #: bytes that the card still has to send
         self._due = 0 if self._data or len(tpdu) < _HEADER else p3 or _MAX_RESPONSE
         self._response = bytearray()
+        #: … before there is another procedure byte
+        self._announced = 0
         #: what the bytes to come are: a procedure byte, data, or the second status byte
         self._awaits: Callable[[bytes], Step] = self._procedure
         self._sw1 = 0
@@ -83,17 +85,24 @@ class CharacterT0:
             return Step(part, 1)
         if not self._due:
             raise CharacterError("the card asks for data where there is none")
-        self._awaits = self._receive_data
-        return Step(b"", count)
+        self._announced = count
+        return self._fetch()
 
     def _send_rest(self, _nothing: bytes) -> Step:
         return self._transfer(len(self._data))
 
+    def _fetch(self) -> Step:
+        self._awaits = self._receive_data
+        return Step(b"", min(self._announced, self._longest))
+
     def _receive_data(self, data: bytes) -> Step:
         self._response += data
         self._due -= len(data)
-        if self._due < 0:
+        self._announced -= len(data)
+        if self._announced < 0:
             raise CharacterError("the card sent more than was asked for")
+        if self._announced:
+            return self._fetch()
         self._awaits = self._procedure
         return Step(b"", 1)
 

@@ -250,6 +250,26 @@ async def test_t0_data_longer_than_a_message_of_the_reader() -> None:
     await bench.close()
 
 
+async def test_t0_data_of_the_card_longer_than_a_message_of_the_reader() -> None:
+    """The card sends all at once, and they are fetched in pieces that the reader can pass on."""
+    answer = bytes(range(200))
+    rest = b""
+
+    def receive(message: bytes) -> list[bytes]:
+        nonlocal rest
+        rest += b"\xb0" + answer + b"\x90\x00" if message[10:] else b""
+        wanted = int.from_bytes(message[8:10], "little")
+        part, rest = rest[:wanted], rest[wanted:]
+        return [bench.reader.make(0x80, message, part)]
+
+    bench, slot = await powered(descriptor(CHARACTER, features=0, max_message=138), Card())
+    await slot.set_protocol(T0)
+    bench.reader.faults.extend([receive] * 6)
+    assert await slot.transmit(T0, bytes.fromhex("00B00000C8")) == answer + b"\x90\x00"
+    assert [message[8] for message in bench.reader.of_type(XFR)] == [1, 128, 72, 1, 1]
+    await bench.close()
+
+
 async def test_t1_blocks_fit_into_the_readers_messages() -> None:
     """Of 64 bytes with some security keys; the cards in them say that they take longer blocks."""
     card = Card(FAST_ATR)
