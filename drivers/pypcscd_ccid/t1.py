@@ -135,7 +135,8 @@ class T1:
     # --- blocks of the card -----------------------------------------------------------------
 
     def _receive_i(self, pcb: int, information: bytes) -> Step:
-        is_due = self._is_complete and self._request is None
+        # Who aborts a chain has the right to send then, which may be the reason.
+        is_due = (self._is_complete or self._is_aborted) and self._request is None
         if not is_due or pcb & 0x1F or (pcb >> 6) & 1 != self._nr:
             return self._fail(_BAD_OTHER)
         if not self._is_receiving:
@@ -143,6 +144,8 @@ class T1:
             self._ns ^= 1
         self._nr ^= 1
         self._errors = 0
+        # It is not told which number the card expects after a chain that has no end.
+        self._is_out_of_step |= not self._is_complete
         self._response += information
         if len(self._response) > _MAX_RESPONSE:
             self._is_out_of_step = True

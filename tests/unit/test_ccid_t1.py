@@ -245,6 +245,15 @@ def test_an_aborted_chain_is_an_error() -> None:
         engine.receive(block(0x80))
 
 
+def test_a_card_may_answer_a_chain_that_it_has_aborted() -> None:
+    """It has the right to send then (ISO 7816-3, rule 9 of T=1), and says with it why."""
+    engine = T1(ifsc=2)
+    engine.start(b"abc")
+    assert engine.receive(block(0xC2)).block[1] == 0xE2
+    assert engine.receive(block(0x00, b"\x67\x00")).response == b"\x67\x00"
+    assert engine.start(b"d").block[1] == 0xC0
+
+
 def test_a_response_without_end_is_given_up() -> None:
     engine = T1()
     engine.start(b"a")
