@@ -40,6 +40,8 @@ class CardParameters:
     """What an ATR says that matters here, with the defaults of ISO 7816-3 filled in."""
 
     is_inverse: bool
+    #: what it speaks without being asked
+    default_protocol: Protocol
     #: None: not sent
     ta1: int | None
     #: TC1
@@ -74,6 +76,7 @@ def read_atr(card: Atr) -> CardParameters:
     ta2 = second.ta if second else None
     return CardParameters(
         is_inverse=card.raw[0] == _INVERSE,
+        default_protocol=card.default_protocol,
         ta1=first.ta if first else None,
         guard_time=(first.tc or 0) if first else 0,
         waiting_integer=_DEFAULT_WI if second is None or second.tc is None else second.tc,

@@ -233,18 +233,22 @@ class CcidSlot(Slot):
             fi_di = parameters.check_pps(selection.pps, reply[HEADER_SIZE:])
         if selection.sets_parameters:
             await self._set_parameters(selection, fi_di)
+        exchange = self._begin(selection, fi_di)
+        if isinstance(exchange, BlockT1) and selection.ifsd:
+            await exchange.tell_ifsd(selection.ifsd)
+        self._exchange = exchange
+        self._protocol = selection.protocol
+
+    def _begin(self, selection: Selection, fi_di: int) -> BlockT1 | ByteT0 | None:
+        """Time-out and way of an exchange with a card that speaks this protocol from now on."""
+        descriptor = self._facts.descriptor
+        is_by_character = descriptor.level is Level.CHARACTER
         self._timeout = min(selection.timeout(descriptor.default_clock, fi_di), LONGEST_EXCHANGE)
-        exchange: BlockT1 | ByteT0 | None = None
         if not self._takes_apdus and selection.protocol is Protocol.T1:
             card = selection.card
             engine = T1(uses_crc=card.uses_crc, ifsc=card.ifsc, longest_block=self._longest)
-            exchange = BlockT1(self, engine, is_by_character=is_by_character)
-            if selection.ifsd:
-                await exchange.tell_ifsd(selection.ifsd)
-        elif is_by_character:
-            exchange = ByteT0(self)
-        self._exchange = exchange
-        self._protocol = selection.protocol
+            return BlockT1(self, engine, is_by_character=is_by_character)
+        return ByteT0(self) if is_by_character else None
 
     async def _set_parameters(self, selection: Selection, fi_di: int) -> None:
         number = 1 if selection.protocol is Protocol.T1 else 0
@@ -256,6 +260,10 @@ class CcidSlot(Slot):
             return
         detail = messages.failure(reply, f"{self.title}: SetParameters").detail
         if reply[ERROR] == SlotError.COMMAND_NOT_SUPPORTED:
+            # So the card's first protocol stays in force, and who hears of this goes on with it.
+            stays = replace(selection, protocol=selection.card.default_protocol)
+            self._exchange = self._begin(stays, fi_di)
+            self._protocol = stays.protocol
             raise DriverError(Reason.NOT_SUPPORTED, detail)
         raise DriverError(Reason.PROTOCOL_REFUSED, detail)
 

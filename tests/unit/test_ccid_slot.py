@@ -6,7 +6,18 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from ccid_simulator import CHARACTER, EXTENDED, FAST_ATR, SHORT, TPDU, Bench, Card, descriptor, echo
+from ccid_simulator import (
+    CHARACTER,
+    EXTENDED,
+    FAST_ATR,
+    PLAIN_ATR,
+    SHORT,
+    TPDU,
+    Bench,
+    Card,
+    descriptor,
+    echo,
+)
 
 from pypcscd.driver import DriverError, Reason
 from pypcscd.scard import Protocol
@@ -16,6 +27,8 @@ from pypcscd_ccid.slot import CcidSlot
 T0, T1 = Protocol.T0, Protocol.T1
 APDU = bytes.fromhex("00A4040000")
 XFR, ON, OFF, SET, SECURE, STATUS, ESCAPE = 0x6F, 0x62, 0x63, 0x61, 0x69, 0x65, 0x6B
+#: T=1 only, at the default rate
+T1_ATR = bytes.fromhex("3B 80 81 31 20 75")
 VERIFY = (
     struct.pack("<BBBBBHBBHB3sI", 30, 0, 0x82, 8, 0, 0x0408, 2, 1, 0x0409, 0, b"\0\0\0", 5)
     + b"\0\x20\0\x81\0"
@@ -87,6 +100,28 @@ async def test_refused_parameters(error: int, reason: Reason | None) -> None:
         with pytest.raises(DriverError) as refused:
             await slot.set_protocol(T0)
         assert refused.value.reason is reason
+    await bench.close()
+
+
+@pytest.mark.parametrize("raw", [PLAIN_ATR, FAST_ATR, T1_ATR], ids=["T=0", "fast", "T=1"])
+async def test_a_reader_that_takes_no_parameters_has_the_cards_first_protocol(raw: bytes) -> None:
+    """The manager goes on with it then, as pcscd does."""
+    card = Card(raw, respond=lambda apdu: b"\x61\x10")
+    bench, slot = await powered(descriptor(TPDU, features=0), card)
+
+    def refuse(message: bytes) -> list[bytes] | None:
+        bench.reader.faults.append(refuse)
+        if message[0] == SET:
+            return [bench.reader.make(0x82, message, error=0x100)]
+        if raw is T1_ATR and message[0] == XFR:
+            return [bench.reader.make(0x80, message, card.t1.receive(message[10:]))]
+        return None
+
+    bench.reader.faults.append(refuse)
+    with pytest.raises(DriverError) as refused:
+        await slot.set_protocol(T1 if raw is T1_ATR else T0)
+    assert refused.value.reason is Reason.NOT_SUPPORTED
+    assert await slot.transmit(T1 if raw is T1_ATR else T0, APDU) == b"\x61\x10"
     await bench.close()
 
 
