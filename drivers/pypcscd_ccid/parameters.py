@@ -33,6 +33,9 @@ DEFAULT_IFSC = 32
 _MAX_IFSC = 254
 _SPECIFIC_IMPLICIT = 0x10
 _INVERSE = 0x3F
+#: the first OpenPGP cards: they take 10 s to make a key, and say less in their ATR
+_SLOW_OPENPGP = bytes.fromhex("3BFA1300FF813180450031C173C00100009000B1")
+_BWI_CWI_OF_SLOW = 0x75
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def read_atr(card: Atr) -> CardParameters:
         ta1=first.ta if first else None,
         guard_time=(first.tc or 0) if first else 0,
         waiting_integer=_DEFAULT_WI if second is None or second.tc is None else second.tc,
-        bwi_cwi=_DEFAULT_BWI_CWI if tb is None else tb,
+        bwi_cwi=_BWI_CWI_OF_SLOW if card.raw == _SLOW_OPENPGP else _DEFAULT_BWI_CWI if tb is None else tb,
         ifsc=min(ta or DEFAULT_IFSC, _MAX_IFSC),
         uses_crc=tc == 1,
         is_specific=ta2 is not None,

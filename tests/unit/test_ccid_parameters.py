@@ -168,6 +168,14 @@ def test_bytes_of_t1_are_those_that_follow_t1() -> None:
     assert parameters.read_atr(card("3B 80 80 11 FF")).ifsc == 254
 
 
+def test_a_card_that_needs_longer_than_it_says_gets_it() -> None:
+    """The first OpenPGP cards say 1.4 s, and take up to 10 s to make a key."""
+    openpgp = card("3B FA 13 00 FF 81 31 80 45 00 31 C1 73 C0 01 00 00 90 00 B1")
+    chosen = parameters.select(openpgp, T1, READER, ())
+    assert chosen.structure(0x13)[3] == 0x75
+    assert chosen.timeout(4000, 0x13) > 11
+
+
 def test_the_time_is_that_of_the_slower_possibility() -> None:
     chosen = parameters.select(FAST, T1, READER, ())
     assert chosen.timeout(4000, 0x96) == 3.0
