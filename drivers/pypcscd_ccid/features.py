@@ -105,6 +105,10 @@ def verify_command(data: bytes, quirk: Quirk) -> PinCommand:
     apdu = _apdu(data, _VERIFY_HEADER, "verification")
     head = bytearray(data[:_VERIFY_HEADER])
     head[7] = _condition(head[7], quirk)
+    if quirk.verify_messages is not None:
+        head[8] = quirk.verify_messages
+    if quirk.swaps_pin_lengths:
+        head[5:7] = head[6:4:-1]
     # Neither bTimerOut2 nor ulDataLength are part of the reader's structure.
     payload = bytes((0x00, head[0])) + head[2:15]
     return PinCommand(payload + apdu, len(payload) - 3, apdu, _timeout(head[0]))
@@ -123,11 +127,9 @@ def modify_command(data: bytes, quirk: Quirk) -> PinCommand:
             Reason.INVALID_PARAMETER,
             f"bNumberMessage of the PIN modification is {messages}, not 0 to 3 or 255",
         )
-    indexes = head[14:15]
-    if messages:
-        indexes += head[15:16]
-    if messages >= _MOST_MESSAGES:
-        indexes += head[16:17]
+    count = 3 if quirk.wants_all_indexes or messages >= _MOST_MESSAGES else 2 if messages else 1
+    # Indexes belong to messages of the client's; a keypad may know none.
+    indexes = head[14 : 14 + count] if quirk.modify_messages != 0 else bytes(count)
     payload = bytes((0x01, head[0])) + head[2:14] + indexes + head[17:20]
     return PinCommand(payload + apdu, len(payload) - 3, apdu, _timeout(head[0]))
 

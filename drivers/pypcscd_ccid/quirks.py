@@ -39,8 +39,13 @@ class Quirk:
     entry_conditions: int = 0x07
     #: shortest and longest PIN, where told
     pin_sizes: tuple[int, int] | None = None
-    #: bNumberMessage for PIN modification, whatever the client asks for
+    #: bNumberMessage for PIN verification and modification, whatever the client asks for
+    verify_messages: int | None = None
     modify_messages: int | None = None
+    #: True: bMsgIndex2 and 3 of a modification are there whatever bNumberMessage says
+    wants_all_indexes: bool = False
+    #: True: it reads the two bytes of wPINMaxExtraDigit of a verification the other way round
+    swaps_pin_lengths: bool = False
 
 
 _NO_PIN = Quirk(offers_pin=False)
@@ -48,6 +53,7 @@ _APDU_WITHOUT_PIN = Quirk(level=Level.EXTENDED_APDU, offers_pin=False)
 _EXTENDED = Quirk(level=Level.EXTENDED_APDU)
 _SLOW_START = Quirk(opening_timeout=12.0)
 _EMV = Quirk(leaves_emv=b"\x1f\x01")
+_GEMPC_PINPAD = Quirk(entry_conditions=0x02, pin_sizes=(4, 8), verify_messages=1, wants_all_indexes=True)
 
 _QUIRKS: Mapping[tuple[int, int], Quirk] = MappingProxyType(
     {
@@ -81,9 +87,14 @@ _QUIRKS: Mapping[tuple[int, int], Quirk] = MappingProxyType(
         (0x08E6, 0x4433): _EMV,  # GemPC433
         (0x046A, 0x0005): _EMV,  # Cherry xx33
         (0x076B, 0x5427): Quirk(allows_escape=True),  # Omnikey 5427CK
-        (0x08E6, 0x3478): Quirk(entry_conditions=0x02, pin_sizes=(4, 8)),  # GemPC Pinpad
-        (0x0982, 0x0008): Quirk(entry_conditions=0x02, pin_sizes=(4, 8)),  # Vega-Alpha
-        (0x046A, 0x003E): Quirk(entry_conditions=0x02, pin_sizes=(0, 25)),  # Cherry ST-2000
+        (0x08E6, 0x3478): _GEMPC_PINPAD,
+        (0x0982, 0x0008): _GEMPC_PINPAD,  # Vega-Alpha
+        (0x046A, 0x003E): Quirk(  # Cherry ST-2000
+            entry_conditions=0x02, pin_sizes=(0, 25), modify_messages=0, wants_all_indexes=True
+        ),
+        (0x04E6, 0xE003): Quirk(modify_messages=0, wants_all_indexes=True),  # SPR532
+        (0x413C, 0x2100): Quirk(verify_messages=0, swaps_pin_lengths=True),  # Dell keyboards
+        (0x413C, 0x2101): Quirk(verify_messages=0),
         (0x046A, 0x0010): Quirk(modify_messages=3),
     }
 )

@@ -105,6 +105,43 @@ def test_a_quirk_may_fix_the_messages() -> None:
     assert features.modify_command(modify(9), Quirk(modify_messages=3)).payload[11] == 3
 
 
+@pytest.mark.parametrize(
+    ("vendor", "product", "asked", "number", "indexes"),
+    [
+        # They have no display, and want all indexes of no messages.
+        (0x04E6, 0xE003, 3, 0, "000000"),
+        (0x046A, 0x003E, 1, 0, "000000"),
+        # They want all, whatever the number.
+        (0x08E6, 0x3478, 1, 1, "040506"),
+        (0x0982, 0x0008, 0, 0, "040506"),
+    ],
+)
+def test_keypads_with_an_own_idea_of_the_messages_of_a_modification(
+    vendor: int, product: int, asked: int, number: int, indexes: str
+) -> None:
+    payload = features.modify_command(modify(asked), quirks.find(vendor, product, 0x0100)).payload
+    assert payload[11] == number
+    assert payload[14:-8].hex() == indexes
+
+
+@pytest.mark.parametrize(
+    ("vendor", "product", "number"), [(0x08E6, 0x3478, 1), (0x0982, 0x0008, 1), (0x413C, 0x2101, 0)]
+)
+def test_keypads_that_know_one_number_of_messages_for_a_verification(
+    vendor: int, product: int, number: int
+) -> None:
+    quirk = quirks.find(vendor, product, 0x0100)
+    for asked in (0, 1, 0xFF):
+        data = bytearray(verify())
+        data[8] = asked
+        assert features.verify_command(bytes(data), quirk).payload[8] == number
+
+
+def test_a_keypad_that_has_the_lengths_of_a_pin_the_other_way_round() -> None:
+    swapped = features.verify_command(verify(), quirks.find(0x413C, 0x2100, 0x0100)).payload
+    assert swapped[5:7] == verify()[5:7][::-1] != verify()[5:7]
+
+
 def test_quirks_change_the_descriptor() -> None:
     pinpad = replace(READER, pin_support=3, level=Level.SHORT_APDU)
     omnikey = quirks.apply(quirks.find(0x076B, 0x3A21, 0), pinpad)
