@@ -10,9 +10,13 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from pypcscd_ccid.messages import HEADER_SIZE
+
 _HEADER = 5
 _NULL = 0x60
 _MAX_RESPONSE = 256
+#: bytes in a bulk packet of USB at full speed
+_PACKET = 64
 
 
 class CharacterError(Exception):
@@ -93,7 +97,10 @@ class CharacterT0:
 
     def _fetch(self) -> Step:
         self._awaits = self._receive_data
-        return Step(b"", min(self._announced, self._longest))
+        count = min(self._announced, self._longest)
+        # Some readers do not end a message that fills its last packet, so none is asked for.
+        is_full = (count + HEADER_SIZE) % _PACKET == 0
+        return Step(b"", count - 1 if is_full else count)
 
     def _receive_data(self, data: bytes) -> Step:
         self._response += data

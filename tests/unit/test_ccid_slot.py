@@ -285,9 +285,19 @@ async def test_t0_data_longer_than_a_message_of_the_reader() -> None:
     await bench.close()
 
 
-async def test_t0_data_of_the_card_longer_than_a_message_of_the_reader() -> None:
-    """The card sends all at once, and they are fetched in pieces that the reader can pass on."""
-    answer = bytes(range(200))
+@pytest.mark.parametrize(
+    ("max_message", "size", "expected"),
+    [(138, 200, [1, 128, 72, 1, 1]), (138, 128, [1, 128, 1, 1]), (271, 54, [1, 53, 1, 1, 1])],
+    ids=["in pieces", "at once", "no full packet"],
+)
+async def test_t0_data_of_the_card_in_messages_of_the_reader(
+    max_message: int, size: int, expected: list[int]
+) -> None:
+    """The card sends all at once, and they are fetched as the reader can pass them on.
+
+    The Oz776 does not end a message that fills its last packet.
+    """
+    answer = bytes(range(size))
     rest = b""
 
     def receive(message: bytes) -> list[bytes]:
@@ -297,11 +307,11 @@ async def test_t0_data_of_the_card_longer_than_a_message_of_the_reader() -> None
         part, rest = rest[:wanted], rest[wanted:]
         return [bench.reader.make(0x80, message, part)]
 
-    bench, slot = await powered(descriptor(CHARACTER, features=0, max_message=138), Card())
+    bench, slot = await powered(descriptor(CHARACTER, features=0, max_message=max_message), Card())
     await slot.set_protocol(T0)
     bench.reader.faults.extend([receive] * 6)
-    assert await slot.transmit(T0, bytes.fromhex("00B00000C8")) == answer + b"\x90\x00"
-    assert [message[8] for message in bench.reader.of_type(XFR)] == [1, 128, 72, 1, 1]
+    assert await slot.transmit(T0, bytes((0, 0xB0, 0, 0, size))) == answer + b"\x90\x00"
+    assert [message[8] for message in bench.reader.of_type(XFR)] == expected
     await bench.close()
 
 
