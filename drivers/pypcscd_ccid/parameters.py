@@ -31,7 +31,9 @@ _DEFAULT_WI = 10
 _DEFAULT_BWI_CWI = 0x4D
 DEFAULT_IFSC = 32
 _MAX_IFSC = 254
+#: bits of TA2
 _SPECIFIC_IMPLICIT = 0x10
+_UNABLE_TO_CHANGE = 0x80
 _INVERSE = 0x3F
 #: the first OpenPGP cards: they take 10 s to make a key, and say less in their ATR
 _SLOW_OPENPGP = bytes.fromhex("3BFA1300FF813180450031C173C00100009000B1")
@@ -182,6 +184,12 @@ def select(card: Atr, protocol: Protocol, reader: Descriptor, rates: Sequence[in
     if is_changed and not parameters.is_specific and Feature.AUTO_PPS not in reader.features:
         pps = pps_request(protocol, fi_di)
     return Selection(protocol, parameters, fi_di, pps, True, ifsd)
+
+
+def may_offer_other(card: Atr) -> bool:
+    """A card in specific mode may be in another mode after a warm reset, unless TA2 rules that out."""
+    ta2 = card.interface[1].ta if len(card.interface) > 1 else None
+    return ta2 is not None and not ta2 & _UNABLE_TO_CHANGE
 
 
 def _choose_rate(card: CardParameters, reader: Descriptor, rates: Sequence[int]) -> int:

@@ -194,13 +194,16 @@ class CcidSlot(Slot):
     # --- protocol ---------------------------------------------------------------------------
 
     async def set_protocol(self, protocol: Protocol) -> None:
-        facts = self._facts
+        selection: Selection | None = None
         try:
-            card = atrs.parse(self._atr)
-        except ValueError as error:
-            raise DriverError(Reason.PROTOCOL_REFUSED, f"{self.title}: {error}") from error
-        selection = parameters.select(card, protocol, facts.descriptor, facts.rates)
-        if selection.pps and facts.quirk.skips_pps:
+            selection = self._select(protocol)
+        except DriverError as error:
+            if error.reason is not Reason.PROTOCOL_REFUSED or not parameters.may_offer_other(self._card()):
+                raise
+        if selection is None:
+            await self.reset()
+            selection = self._select(protocol)
+        if selection.pps and self._facts.quirk.skips_pps:
             raise DriverError(
                 Reason.PROTOCOL_UNSUPPORTED, f"{self.title}: the reader knows a card's first protocol only"
             )
@@ -214,9 +217,18 @@ class CcidSlot(Slot):
             await self.power_off()
             await self.power_on()
             pps = parameters.pps_request(protocol, DEFAULT_FI_DI) if selection.pps else b""
-            if protocol is card.default_protocol:
+            if protocol is selection.card.default_protocol:
                 pps = b""
             await self._apply(replace(selection, fi_di=DEFAULT_FI_DI, pps=pps))
+
+    def _card(self) -> atrs.Atr:
+        try:
+            return atrs.parse(self._atr)
+        except ValueError as error:
+            raise DriverError(Reason.PROTOCOL_REFUSED, f"{self.title}: {error}") from error
+
+    def _select(self, protocol: Protocol) -> Selection:
+        return parameters.select(self._card(), protocol, self._facts.descriptor, self._facts.rates)
 
     async def _apply(self, selection: Selection) -> None:
         descriptor = self._facts.descriptor

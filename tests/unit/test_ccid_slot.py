@@ -125,6 +125,40 @@ async def test_a_reader_that_takes_no_parameters_has_the_cards_first_protocol(ra
     await bench.close()
 
 
+@pytest.mark.parametrize(
+    ("atr_bytes", "sent"),
+    [
+        # The ACOS-ID, an Austrian identity card, with a reader of Alcor.
+        ("3B DF 96 FF 91 01 31 FE 46 80 31 90 52 41 02 64 05 02 00 AC 73 D6 22 C0 17", [ON, ON, SET]),
+        ("3B DF 96 FF 91 81 31 FE 46 80 31 90 52 41 02 64 05 02 00 AC 73 D6 22 C0 97", [ON]),
+    ],
+    ids=["which it may change", "for good"],
+)
+async def test_a_card_that_insists_on_too_high_a_rate_is_reset(atr_bytes: str, sent: list[int]) -> None:
+    """At a warm reset it offers a lower one, if TA2 does not rule that out."""
+    card = Card(bytes.fromhex(atr_bytes))
+    warm = bytes.fromhex("3B DF 18 FF 91 01 31 FE 46 80 31 90 52 41 02 64 05 02 00 AC 73 D6 22 C0 99")
+    bench, slot = await powered(descriptor(EXTENDED, features=0xBE, max_rate=200_000), card)
+    card.atr = warm
+    if len(sent) > 1:
+        await slot.set_protocol(T1)
+        assert bench.reader.parameters[0][1] == 0x18
+        assert await slot.transmit(T1, APDU) == echo(APDU)
+    else:
+        with pytest.raises(DriverError, match="insists on 250000 bit/s"):
+            await slot.set_protocol(T1)
+    assert [message[0] for message in bench.reader.received if message[0] not in (STATUS, XFR)] == sent
+    await bench.close()
+
+
+async def test_a_card_that_insists_after_its_reset_too_is_refused() -> None:
+    card = Card(bytes.fromhex("3B DF 96 FF 91 01 31 FE 46 80 31 90 52 41 02 64 05 02 00 AC 73 D6 22 C0 17"))
+    bench, slot = await powered(descriptor(EXTENDED, features=0xBE, max_rate=200_000), card)
+    with pytest.raises(DriverError, match="insists on 250000 bit/s"):
+        await slot.set_protocol(T1)
+    await bench.close()
+
+
 async def test_what_is_not_offered_is_not_selected() -> None:
     raw = bytearray(descriptor(TPDU))
     raw[6] = 1
