@@ -213,13 +213,15 @@ class CcidSlot(Slot):
             is_fast = selection.fi_di != DEFAULT_FI_DI
             if error.reason is Reason.NO_DEVICE or not is_fast or selection.card.is_specific:
                 raise
-            # A card that did not follow must be reset before it is spoken to again.
-            await self.power_off()
-            await self.power_on()
-            pps = parameters.pps_request(protocol, DEFAULT_FI_DI) if selection.pps else b""
-            if protocol is selection.card.default_protocol:
-                pps = b""
-            await self._apply(replace(selection, fi_di=DEFAULT_FI_DI, pps=pps))
+        else:
+            return
+        # A card that did not follow must be reset before it is spoken to again.
+        await self.power_off()
+        await self.power_on()
+        pps = parameters.pps_request(protocol, DEFAULT_FI_DI) if selection.pps else b""
+        if protocol is selection.card.default_protocol:
+            pps = b""
+        await self._apply(replace(selection, fi_di=DEFAULT_FI_DI, pps=pps))
 
     def _card(self) -> atrs.Atr:
         try:
