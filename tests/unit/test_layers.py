@@ -353,6 +353,30 @@ def state_changes(tree: ast.Module, shared: set[str]) -> list[str]:
     return found
 
 
+def compiled_modules() -> list[str]:
+    """Those that ``setup.py`` has compiled."""
+    statements = ast.parse((ROOT / "setup.py").read_text()).body
+    (quick,) = (
+        statement.value
+        for statement in statements
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "QUICK"
+    )
+    paths = eval(compile(ast.Expression(quick), "setup.py", "eval"))
+    return [".".join(Path(path).with_suffix("").parts[1:]) for path in paths]
+
+
+def waits_in_handling(tree: ast.Module) -> list[int]:
+    """Lines with an ``await``, or the like, in an ``except`` or a ``finally``."""
+    return [
+        inner.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Try)
+        for handling in (*node.handlers, *node.finalbody)
+        for inner in ast.walk(handling)
+        if isinstance(inner, ast.Await | ast.AsyncFor | ast.AsyncWith)
+    ]
+
+
 MUTABLE = {name: mutable_names(tree) for name, tree in TREES.items()}
 #: Names are looked at together, for a table may be changed by who imports it.
 ALL_MUTABLE = set().union(*MUTABLE.values())
@@ -374,6 +398,12 @@ def test_modules_hold_no_state(module: str) -> None:
     shared = MUTABLE[module] | (imported & ALL_MUTABLE)
     shared |= {name for name in ALL_MUTABLE if name.isupper()}
     assert state_changes(TREES[module], shared) == []
+
+
+@pytest.mark.parametrize("module", compiled_modules())
+def test_what_is_compiled_does_not_wait_while_an_error_is_handled(module: str) -> None:
+    """Whatever runs meanwhile would take that error for the cause of its own."""
+    assert waits_in_handling(TREES[module]) == []
 
 
 # --- the rules themselves can fail ------------------------------------------------------------
@@ -444,3 +474,19 @@ def test_constants_are_no_state(source: str) -> None:
 def test_imports_of_every_form_are_seen() -> None:
     source = "import a.b\nfrom c import d, e\ndef f():\n    import g\n    from c.h import i\n"
     assert set(imports(ast.parse(source), {"c.d": None})) == {"a.b", "c.d", "c", "g", "c.h"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "async def f():\n    try: g()\n    except OSError: await h()",
+        "async def f():\n    try: g()\n    finally:\n        async with h(): pass",
+    ],
+)
+def test_waiting_while_an_error_is_handled_is_found(source: str) -> None:
+    assert waits_in_handling(ast.parse(source))
+
+
+def test_other_waiting_is_not_meant() -> None:
+    source = "async def f():\n    try: await g()\n    except OSError: h()\n    else: await h()"
+    assert not waits_in_handling(ast.parse(source))
