@@ -68,6 +68,8 @@ class CcidSlot(Slot):
         self._is_asking = False
         #: the slot has changed since it was asked
         self._must_ask_again = False
+        #: a timer is set for asking again
+        self._will_ask_again = False
         #: when an exchange of several messages is given up, by time.monotonic
         self._end = math.inf
         level = facts.descriptor.level
@@ -390,7 +392,13 @@ class CcidSlot(Slot):
         """The reader cannot say if there is a card; it may be able to later."""
         self._forget_card()
         self.update_presence(Presence.UNKNOWN)
-        asyncio.get_running_loop().call_later(_ASK_AGAIN, self.ask_status)
+        if not self._will_ask_again:
+            self._will_ask_again = True
+            asyncio.get_running_loop().call_later(_ASK_AGAIN, self._ask_again)
+
+    def _ask_again(self) -> None:
+        self._will_ask_again = False
+        self.ask_status()
 
     def _note_absence(self) -> None:
         self._forget_card()

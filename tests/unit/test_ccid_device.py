@@ -1,7 +1,8 @@
 """A reader from opening to removal, on a simulated one: cards, faults, many slots at once."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -375,20 +376,49 @@ async def test_a_broken_interrupt_pipe_is_replaced_by_asking(
     assert bench.reader.cleared == [0x83, 0x83]
 
 
+def silence(bench: Bench) -> Callable[[bytes], list[bytes]]:
+    """The reader cannot say if there is a card."""
+
+    def answer(message: bytes) -> list[bytes]:
+        good = bench.reader.make(0x81, message)
+        return [good[:7] + b"\x03" + good[8:]]
+
+    return answer
+
+
 async def test_a_reader_that_cannot_tell_is_asked_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slots, "_ASK_AGAIN", 0.005)
     slot = await ready(bench)
     seen = await presences(slot)
-    bench.reader.faults.append(
-        lambda message: [
-            bench.reader.make(0x81, message)[:7] + b"\x03" + bench.reader.make(0x81, message)[8:]
-        ]
-    )
+    bench.reader.faults.append(silence(bench))
     bench.reader.interrupt(b"\x50\x03")
     assert await seen.get() is Presence.UNKNOWN
     assert await seen.get() is Presence.PRESENT
+
+
+async def test_a_reader_that_never_can_tell_is_not_asked_more_and_more_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(devices, "_POLL_INTERVAL", 0.005)
+    monkeypatch.setattr(slots, "_ASK_AGAIN", 0.05)
+    bench = Bench(has_interrupt=False)
+    await bench.open()
+    calls: list[float] = []
+    loop = asyncio.get_running_loop()
+    call_later = loop.call_later
+
+    def count(delay: float, *args: Any) -> asyncio.TimerHandle:
+        if delay == 0.05:
+            calls.append(loop.time())
+        return call_later(delay, *args)
+
+    monkeypatch.setattr(loop, "call_later", count)
+    bench.reader.faults.extend([silence(bench)] * 1000)
+    await asyncio.sleep(0.3)
+    assert len(calls) <= 7
+    await bench.close()
 
 
 async def test_a_card_that_is_pulled_out_in_an_exchange(bench: Bench) -> None:
