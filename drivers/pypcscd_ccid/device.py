@@ -181,6 +181,12 @@ class CcidDevice(Device):
             except UsbError as error:
                 _log.debug("%s: the interrupt pipe stays halted: %s", self.facts.title, error)
         self._listen()
+        # What could not be received does not come again.
+        self._ask_all()
+
+    def _ask_all(self) -> None:
+        for slot in self._slots:
+            slot.ask_status()
 
     def _poll_later(self) -> None:
         self._timer = self._handle.usb.loop.call_later(_POLL_INTERVAL, self._poll)

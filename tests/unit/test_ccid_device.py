@@ -362,6 +362,19 @@ async def test_a_busy_slot_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None
     await bench.close()
 
 
+@pytest.mark.parametrize("status", [Status.ERROR, Status.OVERFLOW, Status.STALL])
+async def test_a_movement_that_the_interrupt_pipe_loses_is_seen_all_the_same(
+    bench: Bench, status: Status
+) -> None:
+    """What a failed transfer should have brought does not come again."""
+    slot = (await bench.open()).slots[0]
+    seen = await presences(slot)
+    bench.insert()
+    bench.reader.fail_interrupt(status)
+    async with asyncio.timeout(2):
+        assert await seen.get() is Presence.PRESENT
+
+
 async def test_a_broken_interrupt_pipe_is_replaced_by_asking(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -371,6 +384,9 @@ async def test_a_broken_interrupt_pipe_is_replaced_by_asking(
     seen = await presences(slot)
     for _ in range(3):
         bench.reader.fail_interrupt(Status.STALL)
+    while bench.reader.interrupt_status:
+        await asyncio.sleep(0.005)
+    await turns()
     bench.insert()
     assert await seen.get() is Presence.PRESENT
     assert bench.reader.cleared == [0x83, 0x83]
