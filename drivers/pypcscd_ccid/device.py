@@ -136,12 +136,15 @@ class CcidDevice(Device):
         self._failures = 0
         packet = bytes(self._interrupt.buffer[:length])
         self._listen()
-        if packet[:1] == bytes((_SLOT_CHANGE,)):
+        if packet[:1] == bytes((_SLOT_CHANGE,)) and len(packet) > 1:
             self._slots_changed(packet[1:])
-        elif packet[:1] == bytes((_HARDWARE_ERROR,)):
+            return
+        if packet[:1] == bytes((_HARDWARE_ERROR,)):
             _log.warning(
                 "%s: the reader reports a hardware error: %s", self.facts.title, packet[1:].hex(" ").upper()
             )
+        # A card may have lost its power, and a reader that says nothing that is known may mean a card.
+        self._ask_all()
 
     def _slots_changed(self, bits: bytes) -> None:
         """Two bits for each slot: a card is present, and the slot has changed (CCID 1.1, section 6.3.1)."""

@@ -375,6 +375,28 @@ async def test_a_movement_that_the_interrupt_pipe_loses_is_seen_all_the_same(
         assert await seen.get() is Presence.PRESENT
 
 
+@pytest.mark.parametrize("packet", [b"", b"\x50", b"\x3f\x03"], ids=["empty", "short", "unknown"])
+async def test_whatever_the_reader_says_by_itself_may_mean_that_a_card_moved(
+    bench: Bench, packet: bytes
+) -> None:
+    slot = (await bench.open()).slots[0]
+    seen = await presences(slot)
+    bench.insert()
+    bench.reader.interrupt(packet)
+    async with asyncio.timeout(2):
+        assert await seen.get() is Presence.PRESENT
+
+
+async def test_a_card_that_a_hardware_error_took_the_power_from_is_told(bench: Bench) -> None:
+    slot = await ready(bench)
+    seen = await presences(slot)
+    bench.reader.powered[0] = False
+    bench.reader.interrupt(b"\x51\x00\x00\x01")
+    async with asyncio.timeout(2):
+        assert await seen.get() is Presence.ABSENT
+        assert await seen.get() is Presence.PRESENT
+
+
 async def test_a_broken_interrupt_pipe_is_replaced_by_asking(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
