@@ -294,9 +294,8 @@ class Commands:
             _log.debug("%s: a reply that nobody waits for was dropped: %s", self._title, reply[:10].hex(" "))
             return
         if status & COMMAND_MASK == TIME_EXTENSION:
-            pending.is_late = False
-            pending.extend(max(error, 1))
-            self._deadlines.watch(pending.deadline)
+            if pending.extend(max(error, 1)):
+                self._deadlines.watch(pending.deadline)
             return
         has_failed = status & COMMAND_MASK == COMMAND_FAILED
         if has_failed and error == SlotError.SLOT_BUSY and self._try_later(pending):

@@ -74,10 +74,15 @@ class Pending(Answer[bytes]):
         if not self.done():
             self.set_exception(error)
 
-    def extend(self, factor: int) -> None:
-        """Give it more time, up to the end of what any exchange may take."""
+    def extend(self, factor: int) -> bool:
+        """Give it more time, up to the end of what any exchange may take. False: that has come."""
+        now = monotonic()
         self.end = self.end or self.deadline - self.seconds + LONGEST_EXCHANGE
-        self.deadline = min(monotonic() + self.seconds * factor, self.end)
+        if now >= self.end:
+            return False
+        self.deadline = min(now + self.seconds * factor, self.end)
+        self.is_late = False
+        return True
 
     def renumber(self, sequence: int) -> None:
         """Send it with another number from now on."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from ccid_simulator import EXTENDED, OUT, SHORT, TPDU, Bench, Card, descriptor, echo
+from ccid_simulator import EXTENDED, IN, OUT, SHORT, TPDU, Bench, Card, descriptor, echo
 from fake_libusb import Urb
 
 from pypcscd.driver import DeviceOpenError, DriverError, Presence, Reason
@@ -619,6 +619,37 @@ async def test_more_time_is_not_given_for_ever(bench: Bench, monkeypatch: pytest
     with pytest.raises(DriverError) as failed:
         await asyncio.wait_for(slot.transmit(T0, APDU), 4)
     assert failed.value.reason is Reason.TIMEOUT
+    assert await slot.transmit(T0, APDU) == echo(APDU)
+
+
+async def test_a_reader_that_asks_for_more_time_all_the_time_is_given_no_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It always has a message ready, so there is never a moment without one."""
+    monkeypatch.setattr(pendings, "LONGEST_EXCHANGE", 0.1)
+    monkeypatch.setattr(commands, "_ABORT_TIMEOUT", 0.05)
+    slot = await ready(bench)
+    slot._timeout = 0.02
+    submitted = bench.reader.submitted
+
+    def ask(message: bytes) -> list[bytes]:
+        asked = bytearray(bench.reader.make(0x80, message))
+        asked[7] |= 0x80
+        asked[8] = 1
+
+        def submit(urb: Urb) -> None:
+            submitted(urb)
+            if urb.endpoint == IN and bench.reader._in is urb:
+                bench.reader.reply(bytes(asked))
+
+        monkeypatch.setattr(bench.reader, "submitted", submit)
+        return [bytes(asked)]
+
+    bench.reader.faults.append(ask)
+    with pytest.raises(DriverError) as failed:
+        await asyncio.wait_for(slot.transmit(T0, APDU), 2)
+    assert failed.value.reason is Reason.TIMEOUT
+    monkeypatch.setattr(bench.reader, "submitted", submitted)
     assert await slot.transmit(T0, APDU) == echo(APDU)
 
 
