@@ -211,13 +211,8 @@ class Commands:
 
     def _out_failed(self, status: Status) -> bool:
         """Whether there is still a reader."""
-        if status is Status.NO_DEVICE:
-            self._lose("it was unplugged", is_unplugged=True)
+        if status is not Status.CANCELLED and self._is_the_end(status, "bulk-OUT"):
             return False
-        if status is not Status.CANCELLED:
-            self._note_failure(status, "bulk-OUT")
-            if self._why_lost:
-                return False
         if status is Status.STALL:
             self._clear_halt(self._pipes.bulk_out.address)
         return True
@@ -233,11 +228,11 @@ class Commands:
             self._received_nothing(status, length)
             return
         data: bytes = self._in_memory[:length]
+        self._failures = 0
         try:
             self._in.submit()
         except UsbError as error:
-            self._in_failed(error.status)
-        self._failures = 0
+            self._listen_later(error.status)
         if not self._assembler.is_between or length < HEADER_SIZE:
             self._feed(data)
             return
@@ -277,7 +272,13 @@ class Commands:
         try:
             self._in.submit()
         except UsbError as error:
-            self._in_failed(error.status)
+            # nothing has been lost by that
+            self._listen_later(error.status)
+
+    def _listen_later(self, status: Status) -> None:
+        if not self._is_the_end(status, "bulk-IN"):
+            pause = min(_FIRST_RETRY * 2**self._failures, _LONGEST_RETRY)
+            self._loop.call_later(pause, self._listen_again, status)
 
     def _feed(self, data: bytes) -> None:
         for message in self._assembler.feed(data):
@@ -338,15 +339,10 @@ class Commands:
             self._abort(active[0])
 
     def _in_failed(self, status: Status) -> None:
-        if status is Status.NO_DEVICE:
-            self._lose("it was unplugged", is_unplugged=True)
-            return
-        self._note_failure(status, "bulk-IN")
+        self._listen_later(status)
         if self._why_lost:
             return
         self._assembler.clear()
-        pause = min(_FIRST_RETRY * 2**self._failures, _LONGEST_RETRY)
-        self._loop.call_later(pause, self._listen_again, status)
         why = f"{self._title}: receiving from the reader failed ({status.name})"
         self._fail_the_only_one(DriverError(Reason.COMMUNICATION, why))
 
@@ -363,12 +359,17 @@ class Commands:
         except UsbError as error:
             _log.warning("%s: endpoint 0x%02X stays halted: %s", self._title, endpoint, error)
 
-    def _note_failure(self, status: Status, pipe: str) -> None:
+    def _is_the_end(self, status: Status, pipe: str) -> bool:
+        """A transfer failed. True: the reader is lost now."""
+        if status is Status.NO_DEVICE:
+            self._lose("it was unplugged", is_unplugged=True)
+            return True
         self.counters.transfer_failures += 1
         self._failures += 1
         _log.debug("%s: a transfer on %s failed: %s", self._title, pipe, status.name)
         if self._failures >= _MAX_FAILURES:
             self._lose(f"{self._failures} USB transfers in a row failed")
+        return bool(self._why_lost)
 
     def _lose(self, why: str, *, is_unplugged: bool = False) -> None:
         if not self._why_lost:

@@ -55,6 +55,8 @@ class FakeLibusb:
         self.submit_results: deque[int] = deque()
         #: the same for bulk-OUT alone
         self.out_results: deque[int] = deque()
+        #: for bulk-IN alone, where 0 leaves the transfer as it is
+        self.in_results: deque[int] = deque()
         self.records: dict[int, TransferRecord] = {}
         self.pending: dict[int, Urb] = {}
         self._ended: deque[tuple[int, Status, int]] = deque()
@@ -88,6 +90,9 @@ class FakeLibusb:
         record = self.records[transfer]
         if self.out_results and record.type == Kind.BULK and not record.endpoint & 0x80:
             return self.out_results.popleft()
+        is_bulk_in = record.type == Kind.BULK and record.endpoint & 0x80
+        if is_bulk_in and self.in_results and (result := self.in_results.popleft()):
+            return result
         urb = self.pending[transfer] = Urb(self, transfer, self.records[transfer])
         if self.device is not None:
             self.device.submitted(urb)

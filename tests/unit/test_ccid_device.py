@@ -724,6 +724,18 @@ async def test_a_failed_bulk_in_costs_one_command(bench: Bench, status: Status) 
     assert bench.reader.cleared == ([0x82] if status is Status.STALL else [])
 
 
+@pytest.mark.parametrize("size", [54, 500], ids=["whole", "rest"])
+async def test_an_answer_is_not_lost_because_no_other_can_be_received(bench: Bench, size: int) -> None:
+    """As when the kernel has no memory left for transfers."""
+    response = bytes(size)
+    slot = await ready(bench, Card(respond=lambda apdu: response))
+    bench.reader.level = SHORT
+    bench.libusb.in_results.extend([0] * (size // 320) + [-11])
+    assert await slot.transmit(T0, APDU) == response
+    assert await slot.transmit(T0, APDU) == response
+    assert not bench.reader.of_type(ABORT)
+
+
 async def test_a_message_whose_rest_is_lost_does_not_spoil_the_next(bench: Bench) -> None:
     slot = await ready(bench)
 
