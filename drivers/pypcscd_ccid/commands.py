@@ -122,8 +122,7 @@ class Commands:
         self._outgoing.stop()
         for task in self._tasks:
             task.cancel()
-        waiting = [pending for pending in self._active if pending is not None]
-        waiting += self._queue
+        waiting = [pending for pending in (*self._active, *self._queue) if pending is not None]
         self._active[:] = [None] * len(self._active)
         self._in_flight = 0
         self._queue.clear()
@@ -265,7 +264,7 @@ class Commands:
         self._listen()
         if data:
             self._failures = 0
-            self._feed(data)
+            self._feed(data, is_cut=True)
         self._give_late_ones_up()
 
     def _listen(self) -> None:
@@ -280,8 +279,8 @@ class Commands:
             pause = min(_FIRST_RETRY * 2**self._failures, _LONGEST_RETRY)
             self._loop.call_later(pause, self._listen_again, status)
 
-    def _feed(self, data: bytes) -> None:
-        for message in self._assembler.feed(data):
+    def _feed(self, data: bytes, *, is_cut: bool = False) -> None:
+        for message in self._assembler.feed(data, is_cut=is_cut):
             if isinstance(message, bytes):
                 self._dispatch(message)
             else:
@@ -404,6 +403,7 @@ class Commands:
             self._finish(pending)
             return
         self.counters.timeouts += 1
+        self._assembler.give_up(pending.slot, pending.sequence)
         pending.fail(
             DriverError(Reason.TIMEOUT, f"{self._title}: no answer within {pending.seconds:.1f} seconds"),
         )

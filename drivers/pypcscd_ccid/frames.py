@@ -7,7 +7,7 @@ buffers. So the length is taken from the message itself, and checked against wha
 
 from dataclasses import dataclass
 
-from pypcscd_ccid.messages import HEADER_SIZE, MAX_DATA
+from pypcscd_ccid.messages import HEADER_SIZE, MAX_DATA, SLOT, STATUS
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,12 @@ class Assembler:
         #: nothing of a message is kept, so a transfer that is a whole message need not be fed
         self.is_between = True
 
-    def feed(self, data: bytes) -> "list[bytes | Broken]":
-        """What one completed transfer brought, 0 to ``buffer_size`` bytes."""
-        is_last = len(data) < self._buffer_size
+    def feed(self, data: bytes, *, is_cut: bool = False) -> "list[bytes | Broken]":
+        """What one transfer brought, 0 to ``buffer_size`` bytes.
+
+        ``is_cut``: we have ended it; unless the reader has, too, the rest of a message comes with the next.
+        """
+        is_last = len(data) < self._buffer_size and not (is_cut and len(data) % self._packet_size == 0)
         if self._is_skipping:
             self._is_skipping = not is_last
             found: list[bytes | Broken] = []
@@ -74,6 +77,11 @@ class Assembler:
             found.append(Broken(bytes(pending[:HEADER_SIZE]), f"it ends after {has} bytes of data"))
             pending.clear()
         return found
+
+    def give_up(self, slot: int, sequence: int) -> None:
+        """The rest of this message does not come any more, if there is a beginning."""
+        if self._pending[SLOT:STATUS] == bytes((slot, sequence)):
+            self.clear()
 
     def clear(self) -> None:
         """Forget what there is of a message: the transfer that should have brought the rest failed."""

@@ -708,6 +708,34 @@ async def test_a_reply_that_fills_its_packets_is_found_at_the_deadline(bench: Be
     assert slot._commands.counters.timeouts == 0
 
 
+async def test_half_an_answer_at_the_deadline_is_not_put_before_the_next(bench: Bench) -> None:
+    """The reader gave up in the middle."""
+    slot = await ready(bench, Card(respond=lambda apdu: bytes(240)))
+    slot._timeout = 0.02
+    bench.reader.faults.append(lambda message: [])
+    waiting = asyncio.ensure_future(slot.transmit(T0, APDU))
+    await bench.reader.until_received(1, XFR)
+    in_flight = bench.reader._in
+    assert in_flight is not None
+    answer = bench.reader.answer(bench.reader.received[-1])
+
+    def give_up(transfer: int) -> int:
+        bench.libusb.cancel_transfer = original  # type: ignore[method-assign]
+        in_flight.complete(answer[:64], Status.CANCELLED)
+        return 0
+
+    original = bench.libusb.cancel_transfer
+    bench.libusb.cancel_transfer = give_up  # type: ignore[method-assign]
+    with pytest.raises(DriverError) as failed:
+        await waiting
+    assert failed.value.reason is Reason.TIMEOUT
+    slot._timeout = 1.0
+    async with asyncio.timeout(1):
+        assert await slot.transmit(T0, APDU) == bytes(240)
+    assert len(bench.reader.of_type(ABORT)) == 1
+    assert slot._commands.counters.broken == 0
+
+
 @pytest.mark.parametrize("status", [Status.STALL, Status.OVERFLOW, Status.ERROR])
 async def test_a_failed_bulk_in_costs_one_command(bench: Bench, status: Status) -> None:
     slot = await ready(bench)
@@ -939,6 +967,40 @@ async def test_a_dead_card_does_not_hold_up_the_others(eight: Bench) -> None:
     dead.cancel()
     with pytest.raises(asyncio.CancelledError):
         await dead
+
+
+@pytest.mark.parametrize("arrived", [64, 192])
+async def test_the_deadline_of_one_slot_does_not_cut_the_answer_of_another(
+    eight: Bench, arrived: int
+) -> None:
+    """Half of it has come when the transfer is asked for what it has."""
+    dead, other = eight.device.slots[3], eight.device.slots[5]
+    dead._timeout = 0.02
+    response = bytes(index & 0xFF for index in range(240))
+    eight.reader.cards[5] = Card(respond=lambda apdu: response)
+    eight.reader.powered[5] = True
+    eight.reader.faults.extend([lambda message: [], lambda message: []])
+    waiting = [asyncio.ensure_future(slot.transmit(T0, APDU)) for slot in (dead, other)]
+    await eight.reader.until_received(2, XFR)
+    in_flight = eight.reader._in
+    assert in_flight is not None
+    (message,) = (message for message in eight.reader.of_type(XFR) if message[5] == 5)
+    answer = eight.reader.answer(message)
+
+    def give_up(transfer: int) -> int:
+        eight.libusb.cancel_transfer = original  # type: ignore[method-assign]
+        in_flight.complete(answer[:arrived], Status.CANCELLED)
+        eight.reader._in = None
+        eight.reader.reply(answer[arrived:])
+        return 0
+
+    original = eight.libusb.cancel_transfer
+    eight.libusb.cancel_transfer = give_up  # type: ignore[method-assign]
+    failed, got = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(failed, DriverError)
+    assert failed.reason is Reason.TIMEOUT
+    assert got == response
+    assert await dead.transmit(T0, APDU) == echo(APDU)
 
 
 async def test_a_reader_that_takes_one_command_serves_its_slots_in_turn() -> None:
