@@ -319,7 +319,7 @@ async def _look_at_slots(device: CcidDevice, commands: Commands) -> None:
     )
     for slot, reply in zip(device.slots, replies, strict=True):
         if isinstance(reply, bytes):
-            slot.note_status(messages.icc_status(reply))
+            slot.note_status(reply)
         elif isinstance(reply, DriverError) and reply.reason is Reason.NO_DEVICE:
             raise _lost_while_opening(commands) from reply
         else:

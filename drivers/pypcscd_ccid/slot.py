@@ -368,13 +368,16 @@ class CcidSlot(Slot):
             if error.reason is not Reason.NO_DEVICE:
                 self.note_silence()
             return
-        self.note_status(messages.icc_status(reply))
+        self.note_status(reply)
 
-    def note_status(self, status: int) -> None:
+    def note_status(self, reply: bytes) -> None:
         """The answer to GetSlotStatus."""
+        status = messages.icc_status(reply)
+        # A mute card is one that is there; after other failures the reader does not know.
+        has_failed = messages.has_failed(reply) and reply[ERROR] != SlotError.ICC_MUTE
         if status == IccStatus.ABSENT:
             self._note_absence()
-        elif status == IccStatus.RESERVED:
+        elif has_failed or status == IccStatus.RESERVED:
             self.note_silence()
         else:
             if status == IccStatus.INACTIVE and self._atr:

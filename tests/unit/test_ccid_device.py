@@ -436,6 +436,35 @@ async def test_a_reader_that_cannot_tell_is_asked_again(
     assert await seen.get() is Presence.PRESENT
 
 
+@pytest.mark.parametrize("is_open", [False, True])
+async def test_a_question_for_the_card_that_fails_says_nothing_of_it(bench: Bench, *, is_open: bool) -> None:
+    """A slot whose hardware has failed; the two bits for the card are 0 for "active" then."""
+
+    def fail(message: bytes) -> list[bytes]:
+        reply = bench.reader.make(0x81, message, error=0xFB)
+        return [reply[:7] + b"\x40" + reply[8:]]
+
+    if is_open:
+        await bench.open()
+        bench.reader.faults.append(fail)
+        bench.reader.interrupt(b"\x50\x03")
+        await bench.reader.until_received(3, STATUS)
+        await turns()
+    else:
+        bench.reader.faults.extend([lambda message: None, fail])
+        await bench.open()
+    assert bench.device.slots[0].presence is Presence.UNKNOWN
+
+
+@pytest.mark.parametrize("error", [0xFE, 0x05])
+async def test_a_question_that_fails_because_there_is_no_card_is_an_answer(bench: Bench, error: int) -> None:
+    bench.reader.faults.extend(
+        [lambda message: None, lambda message: [bench.reader.make(0x81, message, error=error)]]
+    )
+    device = await bench.open()
+    assert device.slots[0].presence is Presence.ABSENT
+
+
 async def test_a_reader_that_never_can_tell_is_not_asked_more_and_more_often(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
