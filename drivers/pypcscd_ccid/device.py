@@ -344,17 +344,23 @@ async def _read_rates(found: FoundInterface, count: int) -> tuple[int, ...]:
 
 
 async def _read_string(found: FoundInterface, index: int) -> str:
-    """A string descriptor in English, or whatever the device takes for it; empty if it has none."""
+    """A string descriptor in English, or in the first language of the device; empty if there is none."""
     if not index:
         return ""
+    data = await _get_string(found, index, _ENGLISH)
+    if data is None:
+        languages = await _get_string(found, 0, 0) or b""
+        data = await _get_string(found, index, int.from_bytes(languages[2:4], "little"))
+    return data[2 : data[0]].decode("utf-16-le", "replace").rstrip("\0") if data else ""
+
+
+async def _get_string(found: FoundInterface, index: int, language: int) -> bytes | None:
+    """The descriptor as it is; None if the device refuses it, empty if it does not answer."""
     try:
-        data = await found.handle.control(
-            _STANDARD_IN, _GET_DESCRIPTOR, _STRING | index, _ENGLISH, _MAX_STRING, _REQUEST_TIMEOUT
+        return await found.handle.control(
+            _STANDARD_IN, _GET_DESCRIPTOR, _STRING | index, language, _MAX_STRING, _REQUEST_TIMEOUT
         )
     except UsbError as error:
         if error.status is Status.NO_DEVICE:
             raise
-        return ""
-    if len(data) < 2:
-        return ""
-    return data[2 : data[0]].decode("utf-16-le", "replace").rstrip("\0")
+        return None if error.status is Status.STALL else b""

@@ -73,6 +73,20 @@ async def test_an_empty_reader(bench: Bench) -> None:
     assert device.facts.rates == ()
 
 
+async def test_a_reader_that_has_its_strings_in_another_language(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And refuses to give them in English."""
+    strings = {(0, 0): b"\x04\x03\x07\x04", (1, 0x0407): b"\x0c\x03" + "Adler".encode("utf-16-le")}
+
+    def control(urb: Urb) -> None:
+        answer = strings.get((urb.data[2], int.from_bytes(urb.data[4:6], "little")))
+        urb.complete(answer or b"", Status.COMPLETED if answer else Status.STALL)
+
+    monkeypatch.setattr(bench.reader, "_control", control)
+    assert (await bench.open()).facts.manufacturer == "Adler"
+
+
 async def test_the_cards_of_all_slots_are_seen() -> None:
     bench = Bench(descriptor(slots=3, busy=1))
     bench.insert(1)
