@@ -125,7 +125,11 @@ class UsbHandle:
         try:
             size = await ended
         except asyncio.CancelledError:
-            transfer.cancel()
+            if transfer.is_busy:
+                transfer.cancel()
+            else:
+                # It has ended in this very turn, and nobody is told that again.
+                transfer.free()
             raise
         finally:
             timer.cancel()

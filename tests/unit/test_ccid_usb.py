@@ -342,6 +342,17 @@ async def test_a_cancelled_control_transfer_is_cleaned_up(bench: Bench) -> None:
     assert not bench.libusb.records
 
 
+async def test_a_control_transfer_that_is_cancelled_as_its_answer_comes_is_cleaned_up(bench: Bench) -> None:
+    reading = asyncio.ensure_future(bench.handle.control(0xA1, 3, 0, 0, 4, 1.0))
+    await asyncio.sleep(0)
+    bench.device.urbs[-1].complete(b"abcd")
+    bench.usb.carrier.handle_events()
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert not bench.libusb.records
+
+
 async def test_halts_are_cleared(bench: Bench) -> None:
     bench.handle.clear_halt(IN)
     assert bench.device.cleared == [IN]
