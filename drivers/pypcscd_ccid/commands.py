@@ -12,8 +12,9 @@ differ: what is not a proper answer costs the command that it may belong to, and
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from time import monotonic
+from typing import Any
 
 from pypcscd.driver import DriverError, Reason
 from pypcscd_ccid import messages
@@ -213,7 +214,7 @@ class Commands:
         if status is not Status.CANCELLED and self._is_the_end(status, "bulk-OUT"):
             return False
         if status is Status.STALL:
-            self._clear_halt(self._pipes.bulk_out.address)
+            self._work(self._clear_halt(self._pipes.bulk_out.address, self._outgoing.go_on))
         return True
 
     def _not_sent(self, pending: Pending) -> None:
@@ -349,14 +350,24 @@ class Commands:
         if self._is_stopped or self._why_lost:
             return
         if status is Status.STALL:
-            self._clear_halt(self._pipes.bulk_in.address)
-        self._listen()
+            self._work(self._clear_halt(self._pipes.bulk_in.address, self._listen))
+        else:
+            self._listen()
 
-    def _clear_halt(self, endpoint: int) -> None:
+    async def _clear_halt(self, endpoint: int, go_on: Callable[[], None]) -> None:
         try:
-            self._handle.clear_halt(endpoint)
+            await self._handle.clear_halt(endpoint)
         except UsbError as error:
+            if self._is_stopped:
+                return
             _log.warning("%s: endpoint 0x%02X stays halted: %s", self._title, endpoint, error)
+        go_on()
+
+    def _work(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what takes time, until the reader is lost or closed."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _is_the_end(self, status: Status, pipe: str) -> bool:
         """A transfer failed. True: the reader is lost now."""
@@ -422,9 +433,7 @@ class Commands:
         abort.deadline = monotonic() + 2 * _ABORT_TIMEOUT
         self._active[slot] = abort
         self._deadlines.watch(abort.deadline)
-        task = self._loop.create_task(self._send_abort(abort))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._work(self._send_abort(abort))
 
     async def _send_abort(self, abort: Pending) -> None:
         value = abort.sequence << 8 | abort.slot

@@ -81,6 +81,7 @@ class CcidDevice(Device):
         self._failures = 0
         self._is_certain_from = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._clearing: asyncio.Task[None] | None = None
         self._is_closed = False
         self.is_lost = False
 
@@ -177,12 +178,22 @@ class CcidDevice(Device):
         self._timer = loop.call_later(0.01 * 2**self._failures, self._listen_again, status)
 
     def _listen_again(self, status: Status) -> None:
-        assert self._interrupt is not None
         if status is Status.STALL:
-            try:
-                self._handle.clear_halt(self._interrupt.endpoint)
-            except UsbError as error:
-                _log.debug("%s: the interrupt pipe stays halted: %s", self.facts.title, error)
+            self._clearing = self._handle.usb.loop.create_task(self._clear_halt())
+        else:
+            self._go_on()
+
+    async def _clear_halt(self) -> None:
+        assert self._interrupt is not None
+        try:
+            await self._handle.clear_halt(self._interrupt.endpoint)
+        except UsbError as error:
+            _log.debug("%s: the interrupt pipe stays halted: %s", self.facts.title, error)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._is_closed:
+            return
         self._listen()
         # What could not be received does not come again.
         self._ask_all()

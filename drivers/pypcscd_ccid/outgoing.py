@@ -32,7 +32,8 @@ class Outgoing:
     ) -> None:
         """``size``: of the longest frame, bytes. ``active``: what is under way by slot, None among it.
 
-        ``failed`` is called when sending failed; it answers whether there is still a reader.
+        ``failed`` is called when sending failed; it answers whether there is still a reader. After a stall it
+        has to clear that and then call ``go_on``.
         ``unsent`` is called for a command that is under way but could not be sent.
         """
         self._active = active
@@ -42,6 +43,7 @@ class Outgoing:
         #: what was given to the pipe last, and what waits until that has been sent
         self._last: Pending | None = None
         self._waiting: deque[Pending] = deque()
+        self._is_halted = False
         self._is_stopped = False
 
     def stop(self) -> None:
@@ -51,8 +53,13 @@ class Outgoing:
 
     def send(self, pending: Pending) -> None:
         """Send it when those before it have been sent."""
-        if self._waiting or not self._give_out(pending):
+        if self._waiting or self._is_halted or not self._give_out(pending):
             self._waiting.append(pending)
+
+    def go_on(self) -> None:
+        """The pipe is no longer halted."""
+        self._is_halted = False
+        self._send_waiting()
 
     def withdraw(self, pending: Pending) -> None:
         """Do not send it, or do not go on with that."""
@@ -79,7 +86,7 @@ class Outgoing:
         return True
 
     def _send_waiting(self) -> None:
-        while self._waiting and not self._is_stopped:
+        while self._waiting and not self._is_halted and not self._is_stopped:
             pending = self._waiting.popleft()
             if not self._give_out(pending):
                 self._waiting.appendleft(pending)
@@ -94,14 +101,15 @@ class Outgoing:
 
     def _failed(self, status: Status) -> None:
         """The last frame did not get out: its command failed, and the others go on."""
+        self._is_halted = status is Status.STALL
         if not self._tell_failed(status):
             return
         pending = self._last
         assert pending is not None, "nothing was sent"
-        if status is Status.STALL:
+        if self._is_halted:
             pending.stalls += 1
         is_wanted = self._active[pending.slot] is pending
-        if is_wanted and status is Status.STALL and pending.stalls <= _MAX_STALLS:
+        if is_wanted and self._is_halted and pending.stalls <= _MAX_STALLS:
             # The reader halted the pipe because of the frame before: this one was not looked at.
             self._waiting.appendleft(pending)
         elif is_wanted:

@@ -18,6 +18,10 @@ _log = logging.getLogger("pypcscd.usb")
 
 _SETUP_SIZE = 8
 _IN = 0x80
+#: bmRequestType, bRequest and wValue of what lets an endpoint go on (USB 2.0, section 9.4.1)
+_TO_ENDPOINT, _CLEAR_FEATURE, _ENDPOINT_HALT = 0x02, 1, 0
+#: seconds that a device may take for it
+_CLEAR_BOUND = 1.0
 #: seconds that a cancelled transfer may take to come back; it takes about one millisecond
 _CANCEL_BOUND = 5.0
 
@@ -139,8 +143,15 @@ class UsbHandle:
             raise UsbError(_describe_status(status), status)
         return received if request_type & _IN else b""
 
-    def clear_halt(self, endpoint: int) -> None:
-        """Let a stalled endpoint go on; takes well below a millisecond. Raises UsbError."""
+    async def clear_halt(self, endpoint: int) -> None:
+        """Let a stalled endpoint go on. Raises UsbError.
+
+        The call for it, which is well below a millisecond otherwise, holds the whole loop up for five seconds
+        if the device has gone deaf. So it is for devices that have just answered the same request.
+        """
+        await self.control(_TO_ENDPOINT, _CLEAR_FEATURE, _ENDPOINT_HALT, endpoint, b"", _CLEAR_BOUND)
+        if self.is_closing:
+            raise UsbError("the device is being closed", Status.NO_DEVICE)
         result = self.usb.libusb.clear_halt(self.address, endpoint)
         if result:
             raise submit_error(result)

@@ -13,7 +13,7 @@ from vm import Vm
 
 READERS = cases("readers")
 MOVEMENTS = ["insert_and_remove", "insert_and_remove_polled", "plug", "unplug_in_transmit", "time_extensions"]
-FAULTS = [case for case in cases("faults") if case not in MOVEMENTS]
+FAULTS = [case for case in cases("faults") if case not in (*MOVEMENTS, "deaf")]
 #: by what ``pypcscd status`` shows which fault it was
 COUNTERS = {
     "no_answer": "timeouts",
@@ -72,6 +72,14 @@ def test_fault(counted_vm: Vm, guest: Guest, case: str) -> None:
     assert figures["seconds"] is not None
     if case in COUNTERS:
         assert figures["counters"][COUNTERS[case]] == 1
+
+
+def test_a_deaf_reader_holds_up_no_other(vm: Vm, guest: Guest) -> None:
+    figures: dict[str, Any] = guest.case(vm, "faults", OURS, "deaf", ["deaf"])
+    print(figures)
+    assert figures["code"] != "0x0"
+    assert figures["neighbour failures"] == 0
+    assert figures["neighbour slowest"] < 1
 
 
 @pytest.mark.parametrize("daemon", DAEMONS)

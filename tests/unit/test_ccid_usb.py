@@ -354,11 +354,42 @@ async def test_a_control_transfer_that_is_cancelled_as_its_answer_comes_is_clean
 
 
 async def test_halts_are_cleared(bench: Bench) -> None:
-    bench.handle.clear_halt(IN)
+    clearing = asyncio.ensure_future(bench.handle.clear_halt(IN))
+    await asyncio.sleep(0)
+    (request,) = bench.device.urbs
+    assert (request.endpoint, request.data) == (0, bytes.fromhex("0201 0000 8100 0000"))
+    assert bench.device.cleared == [], "that call waits for the device; it has to show first that it answers"
+    request.complete()
+    await clearing
     assert bench.device.cleared == [IN]
+
+
+async def test_a_deaf_device_holds_nobody_up_with_its_halts(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usb, "_CLEAR_BOUND", 0.01)
+    with pytest.raises(UsbError, match="no answer in time"):
+        await bench.handle.clear_halt(IN)
+    assert bench.device.cleared == []
+    assert not bench.libusb.records
+
+
+async def test_halts_of_a_device_that_goes(bench: Bench) -> None:
+    clearing = asyncio.ensure_future(bench.handle.clear_halt(IN))
+    await asyncio.sleep(0)
+    bench.device.urbs[0].complete()
     bench.libusb.is_gone = True
     with pytest.raises(UsbError, match="gone"):
-        bench.handle.clear_halt(IN)
+        await clearing
+    bench.libusb.is_gone = False
+    clearing = asyncio.ensure_future(bench.handle.clear_halt(IN))
+    await asyncio.sleep(0)
+    bench.device.urbs[1].complete()
+    bench.usb.carrier.handle_events()
+    await bench.handle.close()
+    with pytest.raises(UsbError, match="closed"):
+        await clearing
+    assert bench.device.cleared == []
 
 
 async def test_descriptors_that_come_later_are_watched_until_they_go(bench: Bench) -> None:

@@ -367,6 +367,16 @@ class TestDevice:
         ((_, status, data),) = self.host(device, submit(4, 1, data=command(0x65)), submit(102, 0x81, 64))[1:]
         assert (status, data[0]) == (0, 0x81)
 
+    def test_the_deaf_answer_no_request(self) -> None:
+        device = self.device()
+        device.ccids[0].faults.append(Fault("deaf", command=0x65))
+        self.host(device, submit(2, 1, data=command(0x65)))
+        assert self.host(device, submit(101, 0x81, 64)) == [(101, -32, b"")]
+        request = submit(3, 0, setup=bytes([2, 1, 0, 0, 0x81, 0, 0, 0]))
+        assert self.host(device, request) == []
+        unlink = struct.pack(">IIIIII24x", 2, 4, 1, 0, 0, 3)
+        assert self.host(device, unlink) == [(4, -104, b"")]
+
     def test_commands_may_come_in_pieces(self) -> None:
         device = self.device()
         frame = command(0x62)

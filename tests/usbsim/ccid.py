@@ -38,7 +38,8 @@ class Fault:
     Of the reply: ``silent``, ``short``, ``garbage``, ``wrong_slot``, ``wrong_seq``, ``wrong_type``,
     ``oversized``, ``undersized``, ``duplicate``, ``late`` (by ``ms``), ``extensions`` (every ``ms``,
     without end), ``error`` (``code`` as bError). Of the device: ``stall`` and ``stall_out`` of an
-    endpoint, ``unplug``; with ``ms`` later, so that the command is under way.
+    endpoint, ``deaf`` (``stall``, and no request is answered any more), ``unplug``; with ``ms`` later, so
+    that the command is under way.
     """
 
     kind: str
@@ -311,7 +312,7 @@ class Ccid:
                 return
             case "late":
                 pass
-            case "stall" | "stall_out" | "unplug":
+            case "stall" | "stall_out" | "deaf" | "unplug":
                 self._send(late, number, fault.kind)
                 return
             case _:

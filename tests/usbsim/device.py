@@ -54,6 +54,8 @@ class SimulatedDevice:
         self._bulk_in: list[InPipe] = []
         self._interrupt: list[InPipe] = []
         self._halted_out: set[int] = set()
+        #: requests without an answer, once it has gone deaf
+        self._unheard: list[Submit] | None = None
         for number in range(len(self.ccids)):
             out, bulk, interrupt = description.endpoints(number)
             self._bulk_out[out] = (number, bytearray())
@@ -136,6 +138,10 @@ class SimulatedDevice:
 
     def _unlink(self, message: Unlink) -> None:
         self.counters["unlinks"] += 1
+        for request in self._unheard or ():
+            if request.seqnum == message.target:
+                self._out.append(unlink_reply(message.seqnum, -errno.ECONNRESET))
+                return
         for pipe in self._pipes.values():
             for transfer in pipe.waiting:
                 if transfer.seqnum == message.target:
@@ -180,6 +186,8 @@ class SimulatedDevice:
         elif effect == "stall_out":
             self._halted_out.add(out)
         else:
+            if effect == "deaf":
+                self._unheard = []
             pipe = self._pipes[bulk]
             pipe.halted = True
             pipe.packets.clear()
@@ -189,6 +197,9 @@ class SimulatedDevice:
     # control
 
     def _control(self, message: Submit, now: float) -> None:
+        if self._unheard is not None:
+            self._unheard.append(message)
+            return
         setup = message.setup
         kind, request = setup[0], setup[1]
         value, index, length = (int.from_bytes(setup[i : i + 2], "little") for i in (2, 4, 6))

@@ -148,6 +148,30 @@ def case_stall_out(bed: Bed) -> Any:
     return one_slot(bed, kind="stall_out")
 
 
+def case_deaf(bed: Bed) -> Any:
+    """A reader halts a pipe and answers no request any more: another reader does not notice."""
+    card = {"0": {"protocol": 1}}
+    with bed.reader("short", card) as neighbour, bed.reader("short", card) as reader:
+        first = bed.another().connect(neighbour.names[0])
+        second = reader.connect()
+        reader.order("fault", kind="deaf")
+        results: list[int] = []
+        started = time.monotonic()
+        call = threading.Thread(target=lambda: results.append(second.raw(READ[0])[0]), daemon=True)
+        call.start()
+        failures, slowest = 0, 0.0
+        while (began := time.monotonic()) < started + 8:
+            failures += not works(first)
+            slowest = max(slowest, time.monotonic() - began)
+        reader.order("unplug")
+        call.join()
+    return {
+        "code": f"{results[0]:#x}",
+        "neighbour failures": failures,
+        "neighbour slowest": round(slowest, 3),
+    }
+
+
 def case_endless_time_extension(bed: Bed) -> Any:
     """Nothing tells it from a card that works for minutes: it may last as long as its client does."""
     cards = {"0": {"protocol": 1}, "1": {"protocol": 1}}
