@@ -211,10 +211,14 @@ class Commands:
 
     def _out_failed(self, status: Status) -> bool:
         """Whether there is still a reader."""
-        if status is not Status.CANCELLED and self._is_the_end(status, "bulk-OUT"):
+        if status is Status.CANCELLED:
+            return True
+        if self._is_the_end(status, "bulk-OUT"):
             return False
         if status is Status.STALL:
             self._work(self._clear_halt(self._pipes.bulk_out.address, self._outgoing.go_on))
+        else:
+            self._loop.call_later(self._pause, self._outgoing.go_on)
         return True
 
     def _not_sent(self, pending: Pending) -> None:
@@ -277,8 +281,7 @@ class Commands:
 
     def _listen_later(self, status: Status) -> None:
         if not self._is_the_end(status, "bulk-IN"):
-            pause = min(_FIRST_RETRY * 2**self._failures, _LONGEST_RETRY)
-            self._loop.call_later(pause, self._listen_again, status)
+            self._loop.call_later(self._pause, self._listen_again, status)
 
     def _feed(self, data: bytes, *, is_cut: bool = False) -> None:
         for message in self._assembler.feed(data, is_cut=is_cut):
@@ -380,6 +383,11 @@ class Commands:
         if self._failures >= _MAX_FAILURES:
             self._lose(f"{self._failures} USB transfers in a row failed")
         return bool(self._why_lost)
+
+    @property
+    def _pause(self) -> float:
+        """Seconds to wait after a failure."""
+        return min(_FIRST_RETRY * (1 << self._failures), _LONGEST_RETRY)
 
     def _lose(self, why: str, *, is_unplugged: bool = False) -> None:
         if not self._why_lost:

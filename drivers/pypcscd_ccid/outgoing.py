@@ -13,8 +13,8 @@ from pypcscd_ccid.usb import UsbHandle
 
 #: plain number, because it is compared for every transfer
 _COMPLETED = int(Status.COMPLETED)
-#: a frame is sent again after this many stalls
-_MAX_STALLS = 2
+#: a frame is sent again after this many times that it was not taken
+_MAX_REFUSALS = 2
 
 
 class Outgoing:
@@ -32,8 +32,8 @@ class Outgoing:
     ) -> None:
         """``size``: of the longest frame, bytes. ``active``: what is under way by slot, None among it.
 
-        ``failed`` is called when sending failed; it answers whether there is still a reader. After a stall it
-        has to clear that and then call ``go_on``.
+        ``failed`` is called when sending failed; it answers whether there is still a reader, and sees to
+        it that ``go_on`` is called when the pipe may be used again, unless the transfer was only cancelled.
         ``unsent`` is called for a command that is under way but could not be sent.
         """
         self._active = active
@@ -43,7 +43,7 @@ class Outgoing:
         #: what was given to the pipe last, and what waits until that has been sent
         self._last: Pending | None = None
         self._waiting: deque[Pending] = deque()
-        self._is_halted = False
+        self._is_held = False
         self._is_stopped = False
 
     def stop(self) -> None:
@@ -53,12 +53,12 @@ class Outgoing:
 
     def send(self, pending: Pending) -> None:
         """Send it when those before it have been sent."""
-        if self._waiting or self._is_halted or not self._give_out(pending):
+        if self._waiting or self._is_held or not self._give_out(pending):
             self._waiting.append(pending)
 
     def go_on(self) -> None:
-        """The pipe is no longer halted."""
-        self._is_halted = False
+        """The pipe may be used again."""
+        self._is_held = False
         self._send_waiting()
 
     def withdraw(self, pending: Pending) -> None:
@@ -80,13 +80,13 @@ class Outgoing:
                 return False
         except UsbError as error:
             self._last = pending
-            self._failed(error.status)
+            self._failed(error.status, has_left=False)
         else:
             self._last = pending
         return True
 
     def _send_waiting(self) -> None:
-        while self._waiting and not self._is_halted and not self._is_stopped:
+        while self._waiting and not self._is_held and not self._is_stopped:
             pending = self._waiting.popleft()
             if not self._give_out(pending):
                 self._waiting.appendleft(pending)
@@ -97,21 +97,22 @@ class Outgoing:
         if status == _COMPLETED:
             self._send_waiting()
         elif not self._is_stopped:
-            self._failed(Status(status))
+            self._failed(Status(status), has_left=True)
 
-    def _failed(self, status: Status) -> None:
+    def _failed(self, status: Status, *, has_left: bool) -> None:
         """The last frame did not get out: its command failed, and the others go on."""
-        self._is_halted = status is Status.STALL
+        self._is_held = status is not Status.CANCELLED
         if not self._tell_failed(status):
             return
         pending = self._last
         assert pending is not None, "nothing was sent"
-        if self._is_halted:
-            pending.stalls += 1
-        is_wanted = self._active[pending.slot] is pending
-        if is_wanted and self._is_halted and pending.stalls <= _MAX_STALLS:
-            # The reader halted the pipe because of the frame before: this one was not looked at.
-            self._waiting.appendleft(pending)
-        elif is_wanted:
-            self._tell_unsent(pending)
+        # A reader that halts the pipe does so because of the frame before: this one was not looked at.
+        was_refused = status is Status.STALL or not has_left
+        if was_refused:
+            pending.refusals += 1
+        if self._active[pending.slot] is pending:
+            if was_refused and pending.refusals <= _MAX_REFUSALS:
+                self._waiting.appendleft(pending)
+            else:
+                self._tell_unsent(pending)
         self._send_waiting()

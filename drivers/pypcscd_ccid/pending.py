@@ -40,10 +40,10 @@ class Pending(Answer[bytes]):
         "is_abort",
         "is_late",
         "pause",
+        "refusals",
         "seconds",
         "sequence",
         "slot",
-        "stalls",
     )
 
     def __init__(
@@ -66,8 +66,8 @@ class Pending(Answer[bytes]):
         self.is_abort = False
         #: the deadline has passed, and the bulk-IN pipe is asked for what it has
         self.is_late = False
-        #: of bulk-OUT, in a row
-        self.stalls = 0
+        #: by bulk-OUT
+        self.refusals = 0
 
     def fail(self, error: DriverError) -> None:
         """Unless somebody has given it up already."""
