@@ -88,6 +88,7 @@ class House:
         self.slot = FakeSlot()
         self.manager = Manager()
         self.clients: list[Wire] = []
+        self.listener: Listener
 
     async def client(self, dialect: Dialect | None = None, order: str = NATIVE_ORDER) -> Wire:
         wire = await Wire(self.path, dialect or DIALECTS[4, 4], order).open()
@@ -100,12 +101,12 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     house = House(tmp_path / "socket")
     await house.manager.add_readers("Fake", 0, [house.slot])
     config = SocketConfig(house.path)
-    listener = Listener(Door(house.manager, config, ()), open_socket(config), MAX_CLIENTS)
-    listener.start()
+    house.listener = Listener(Door(house.manager, config, ()), open_socket(config), MAX_CLIENTS)
+    house.listener.start()
     yield house
     for client in house.clients:
         client.close()
-    listener.close()
+    house.listener.close()
     await house.manager.close()
 
 
@@ -514,6 +515,15 @@ async def test_one_client_too_many(house: House, caplog: pytest.LogCaptureFixtur
     clients[0].close()
     await until(lambda: len(house.manager._contexts) == MAX_CLIENTS - 1)
     await (await house.client()).context()
+
+
+async def test_the_end_is_no_denial_for_who_was_about_to_say_something(house: House) -> None:
+    """libpcsclite tells its program of ECONNRESET as "access denied"."""
+    wire = await house.client()
+    await wire.context()
+    await wire.say(Command.GET_READERS_STATE)
+    house.listener.close()
+    assert await wire.reader.read() == b"", "and not a ConnectionResetError"
 
 
 async def test_a_driver_that_cancels_itself_costs_that_call_only(

@@ -1,7 +1,9 @@
 """One client: its socket, its requests in their order, and its end."""
 
 import asyncio
+import contextlib
 import logging
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -152,6 +154,7 @@ class Session:
     def close(self) -> None:
         """Hang up, when what is owed has been sent; a client that does not read is forgotten all the same."""
         if self._transport is not None:
+            _take_no_more(self._transport)
             self._transport.close()
             self._end()
 
@@ -269,3 +272,16 @@ class Session:
         """This call fails by our fault; everything else goes on."""
         why = "%s: %s failed inside the daemon; please report this"
         log.error(why, self._peer, request.command.name, exc_info=error)
+
+
+def _take_no_more(transport: asyncio.Transport) -> None:
+    """Leave nothing unread: a client takes an end before it was heard (ECONNRESET) for a denial of access."""
+    number = transport.get_extra_info("socket").fileno()
+    with (
+        contextlib.suppress(OSError),
+        socket.fromfd(number, socket.AF_UNIX, socket.SOCK_STREAM) as connection,
+    ):
+        connection.setblocking(False)
+        connection.shutdown(socket.SHUT_RD)
+        while connection.recv(_READ_AHEAD):
+            pass
