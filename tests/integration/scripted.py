@@ -8,7 +8,7 @@ import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from harness import missing, need
@@ -122,8 +122,12 @@ def helper_pids(driver: IfdHandlerDriver) -> list[int]:
 
 
 def open_files(pid: int) -> set[str]:
-    """What the descriptors of a process refer to."""
-    return {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
+    """What the descriptors of a process refer to, without those that it closes just now."""
+    found = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.add(str(link.readlink()))
+    return found
 
 
 def losses(device: Device) -> list[str]:

@@ -18,7 +18,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -295,8 +295,12 @@ class Bed(Bench):
     # costs
 
     def daemon_files(self) -> list[str]:
-        """What the daemon has open."""
-        return [str(path.readlink()) for path in Path(f"/proc/{self.process.pid}/fd").iterdir()]
+        """What the daemon has open, without what it closes just now."""
+        found = []
+        for path in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                found.append(str(path.readlink()))
+        return found
 
     def cpu_seconds(self) -> float:
         """What the daemon has used so far, with the threads and children that have ended."""
