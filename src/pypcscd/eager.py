@@ -309,10 +309,6 @@ class Background:
         if isinstance(outcome, Running):
             self.adopt(outcome)
 
-    def run_later(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """``run(make())``, for timers: a coroutine must not be made before it is run."""
-        self.run(make())
-
     async def see_through(self, command: Coroutine[Any, Any, None]) -> None:
         """Wait for a command that is carried out even if whoever waits goes away before its end."""
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()

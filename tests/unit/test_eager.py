@@ -615,7 +615,7 @@ async def test_failure_is_logged_once_with_its_traceback(
     assert "in fail" in caplog.text
 
 
-@pytest.mark.parametrize("method", ["run", "run_later", "adopt"])
+@pytest.mark.parametrize("method", ["run", "adopt"])
 async def test_drain_waits_for_all(method: str, background: Background) -> None:
     recorders = [Recorder() for _ in range(3)]
 
@@ -625,8 +625,6 @@ async def test_drain_waits_for_all(method: str, background: Background) -> None:
     for recorder in recorders:
         if method == "run":
             background.run(run(recorder))
-        elif method == "run_later":
-            background.run_later(lambda recorder=recorder: run(recorder))  # type: ignore[misc]
         else:
             background.adopt(asyncio.ensure_future(run(recorder)))
     draining = asyncio.ensure_future(background.drain())

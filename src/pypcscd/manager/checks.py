@@ -1,9 +1,15 @@
 """What calls check before they do anything. Each raises PcscError with what the client is to be told."""
 
+from typing import Final
+
 from pypcscd.manager.handles import Client, Handle, InsufficientBufferError
 from pypcscd.manager.reader import Reader
 from pypcscd.manager.settings import Settings
 from pypcscd.scard import PcscError, Protocol, ReturnCode, ShareMode
+
+# plain numbers: members of an enumeration are slow
+_EXCLUSIVE: Final = int(ShareMode.EXCLUSIVE)
+_DIRECT: Final = int(ShareMode.DIRECT)
 
 
 def is_own_context(client: Client, context: int) -> None:
@@ -14,13 +20,13 @@ def is_own_context(client: Client, context: int) -> None:
 
 
 def wants_a_protocol(share_mode: int, protocols: int) -> None:
-    if share_mode != ShareMode.DIRECT and not protocols:
+    if share_mode != _DIRECT and not protocols:
         raise PcscError(ReturnCode.E_PROTO_MISMATCH)
 
 
 def has_room(client: Client, reader: Reader, share_mode: int, settings: Settings) -> None:
     """One more handle, in this share mode, does not contradict those that there are."""
-    if reader.is_exclusive or (share_mode == ShareMode.EXCLUSIVE and reader.handles):
+    if reader.is_exclusive or (share_mode == _EXCLUSIVE and reader.handles):
         raise PcscError(ReturnCode.E_SHARING_VIOLATION)
     if len(reader.handles) >= settings.handles_per_reader:
         raise PcscError(ReturnCode.F_INTERNAL_ERROR)

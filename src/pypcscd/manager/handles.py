@@ -7,6 +7,9 @@ from pypcscd.manager.reader import Reader, User
 from pypcscd.manager.roster import View
 from pypcscd.scard import PcscError, ReturnCode
 
+#: numbers that are fetched from the system at a time
+_FETCHED = 64
+
 
 class Client:
     """One connection to the daemon, which has at most one context at a time."""
@@ -55,9 +58,20 @@ class InsufficientBufferError(PcscError):
         self.needed = needed
 
 
-def new_identifier(taken: Container[int]) -> int:
-    """A random number of 31 bits that is neither 0 nor taken."""
-    while True:
-        identifier = int.from_bytes(os.urandom(4), "little") & 0x7FFFFFFF
-        if identifier and identifier not in taken:
-            return identifier
+class Identifiers:
+    """Random numbers of 31 bits, for contexts and card handles."""
+
+    __slots__ = ("_random",)
+
+    def __init__(self) -> None:
+        #: fetched together, as the system call is most of the cost
+        self._random: list[int] = []
+
+    def new(self, taken: Container[int]) -> int:
+        """One that is neither 0 nor taken."""
+        while True:
+            if not self._random:
+                self._random += memoryview(os.urandom(4 * _FETCHED)).cast("I")
+            identifier = self._random.pop() & 0x7FFFFFFF
+            if identifier and identifier not in taken:
+                return identifier

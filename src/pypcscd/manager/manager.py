@@ -8,36 +8,25 @@ it. Every change of state happens on the event loop.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from pypcscd.driver import DriverError, Reason, Slot
 from pypcscd.eager import Background
 from pypcscd.manager import checks, dispositions, negotiation, results
-from pypcscd.manager.handles import (
-    Client,
-    Handle,
-    InsufficientBufferError,
-    UnknownHandleError,
-    new_identifier,
-)
+from pypcscd.manager.handles import Client, Handle, Identifiers, InsufficientBufferError, UnknownHandleError
 from pypcscd.manager.reader import Reader
 from pypcscd.manager.roster import Roster, View, reader_name
 from pypcscd.manager.settings import Settings
-from pypcscd.scard import (
-    Attribute,
-    Disposition,
-    PcscError,
-    Protocol,
-    ReturnCode,
-    Scope,
-    ShareMode,
-)
+from pypcscd.scard import Attribute, Disposition, PcscError, Protocol, ReturnCode, Scope, ShareMode
 
 log = logging.getLogger("pypcscd.manager")
 
 # plain numbers: operations on flags cost as much as ten lines of code
-_CHOOSABLE = int(Protocol.T0 | Protocol.T1 | Protocol.RAW | Protocol.ANY_OLD)
-_RAW = int(Protocol.RAW)
-_SHARE_MODES = frozenset(ShareMode)
+_CHOOSABLE: Final = int(Protocol.T0 | Protocol.T1 | Protocol.RAW | Protocol.ANY_OLD)
+_EXCLUSIVE: Final = int(ShareMode.EXCLUSIVE)
+_DIRECT: Final = int(ShareMode.DIRECT)
+_LEAVE: Final = int(Disposition.LEAVE)
+_SHARE_MODES: Final = frozenset(map(int, ShareMode))
 _DISPOSITIONS = frozenset(Disposition)
 _SCOPES = frozenset(Scope)
 
@@ -51,6 +40,7 @@ class Manager:
         self._background = Background(log)
         #: how many there have been
         self._clients = 0
+        self._identifiers = Identifiers()
         self._contexts: dict[int, Client] = {}
         self._handles: dict[int, Handle] = {}
         #: clients that wait for a change, in the order in which they came
@@ -130,7 +120,7 @@ class Manager:
         if scope not in _SCOPES:
             raise PcscError(ReturnCode.E_INVALID_VALUE)
         self._contexts.pop(client.context, None)
-        client.context = new_identifier(self._contexts)
+        client.context = self._identifiers.new(self._contexts)
         self._contexts[client.context] = client
         return client.context
 
@@ -207,34 +197,36 @@ class Manager:
         # A client cannot end its own transaction while it waits here, so it is let through.
         if holder is not None and holder.owner is not client:
             await reader.lock.wait_until_free(None, client)
-        async with reader.commands:
+        turn = reader.commands.take()
+        if turn is not None:
+            await turn
+        try:
             if reader.is_gone:
                 raise PcscError(ReturnCode.E_READER_UNAVAILABLE)
             reader.check_available()
             try:
-                if share_mode != ShareMode.DIRECT:
+                if share_mode != _DIRECT and not reader.is_ready:
                     await reader.power_up()
-                await self._negotiate(reader, share_mode, wanted)
+                if negotiation.is_due(reader, share_mode, wanted):
+                    await negotiation.negotiate(reader, wanted)
                 checks.has_room(client, reader, share_mode, self.settings)
                 checks.is_own_context(client, context)
             except BaseException:
                 # refused, or the client went away
                 reader.let_rest()
                 raise
-            if share_mode != ShareMode.DIRECT:
+            if share_mode != _DIRECT:
                 # the last of the others may have left meanwhile
                 reader.use_card()
             return self._open_handle(client, reader, share_mode).identifier, reader.protocol
-
-    async def _negotiate(self, reader: Reader, share_mode: int, wanted: int) -> None:
-        if share_mode != ShareMode.DIRECT or wanted & _RAW:
-            await negotiation.negotiate(reader, wanted)
+        finally:
+            reader.commands.leave()
 
     def _open_handle(self, client: Client, reader: Reader, share_mode: int) -> Handle:
-        handle = Handle(new_identifier(self._handles), client, reader)
+        handle = Handle(self._identifiers.new(self._handles), client, reader)
         self._handles[handle.identifier] = handle
         client.handles[handle.identifier] = handle
-        reader.add_handle(handle, exclusive=share_mode == ShareMode.EXCLUSIVE)
+        reader.add_handle(handle, exclusive=share_mode == _EXCLUSIVE)
         return handle
 
     async def reconnect(
@@ -253,14 +245,15 @@ class Manager:
         await self._await_lock(handle)
         async with reader.commands:
             reader.check_available()
-            if initialization == Disposition.LEAVE:
+            if initialization == _LEAVE:
                 await dispositions.continue_card(reader, share_mode)
             else:
                 await dispositions.restart_card(reader, cold=initialization == Disposition.UNPOWER)
-            await self._negotiate(reader, share_mode, wanted)
-            if share_mode != ShareMode.DIRECT:
+            if negotiation.is_due(reader, share_mode, wanted):
+                await negotiation.negotiate(reader, wanted)
+            if share_mode != _DIRECT:
                 reader.use_card()
-            if share_mode != ShareMode.EXCLUSIVE:
+            if share_mode != _EXCLUSIVE:
                 reader.make_shared(handle)
             elif not reader.is_exclusive:
                 if len(reader.handles) != 1:
@@ -271,7 +264,7 @@ class Manager:
 
     def disconnect_now(self, client: Client, card: int, disposition: int) -> bool:
         """``disconnect``, if it need not wait; else nothing is done, and False."""
-        if disposition != Disposition.LEAVE:
+        if disposition != _LEAVE:
             return False
         self._close(self._handle(client, card))
         return True
@@ -335,7 +328,7 @@ class Manager:
     def end_transaction_now(self, client: Client, card: int, disposition: int) -> bool:
         """``end_transaction``, if it is in order and need not wait; else nothing is done, and False."""
         handle = self._handle(client, card)
-        is_simple = disposition == Disposition.LEAVE and handle.event is None
+        is_simple = disposition == _LEAVE and handle.event is None
         return is_simple and not handle.reader.is_gone and handle.reader.release(handle)
 
     async def end_transaction(self, client: Client, card: int, disposition: int) -> None:
@@ -348,7 +341,7 @@ class Manager:
             raise PcscError(ReturnCode.E_INVALID_VALUE)
         checks.has_no_event(handle)
         is_foreign = reader.lock.is_held_by_other(handle)
-        if disposition != Disposition.LEAVE and is_foreign:
+        if disposition != _LEAVE and is_foreign:
             raise PcscError(ReturnCode.E_SHARING_VIOLATION)
         failure: PcscError | None = None
         if disposition in (Disposition.RESET, Disposition.UNPOWER):

@@ -1,15 +1,25 @@
 """Which protocol a connection speaks with the card."""
 
 import logging
+from typing import Final
 
 from pypcscd import atr
 from pypcscd.driver import DriverError, Reason
 from pypcscd.manager.reader import Reader
-from pypcscd.scard import PcscError, Protocol, ReturnCode
+from pypcscd.scard import PcscError, Protocol, ReturnCode, ShareMode
 
 log = logging.getLogger("pypcscd.reader")
 
-_RAW = int(Protocol.RAW)
+# numbers, because operations on flags are slow
+_RAW: Final = int(Protocol.RAW)
+_DIRECT: Final = int(ShareMode.DIRECT)
+
+
+def is_due(reader: Reader, share_mode: int, protocols: int) -> bool:
+    """A connection that asks for these protocols has to agree on one first; mostly one is in force."""
+    if protocols & _RAW:
+        return True
+    return share_mode != _DIRECT and not protocols & int(reader.protocol)
 
 
 async def negotiate(reader: Reader, protocols: int) -> None:
@@ -17,7 +27,6 @@ async def negotiate(reader: Reader, protocols: int) -> None:
 
     T=1 comes first. Raises PROTO_MISMATCH, W_UNRESPONSIVE_CARD, or NO_SMARTCARD if it is taken away.
     """
-    # mostly one is in force; numbers, because operations on flags are slow
     in_force = int(reader.protocol)
     if in_force and not protocols & _RAW:
         if not protocols & in_force:

@@ -79,7 +79,8 @@ class Reader:
         #: power a card may go away in the middle, and then it is neither known to have power nor to have none
         self._may_have_power = False
         self._is_in_use = False
-        self._power_timer: asyncio.TimerHandle | None = None
+        #: the time at which an unused card is powered down
+        self._rest = Alarm()
         #: the presence that clients were last told of; the state word alone may already know better
         self._told_presence = Presence.ABSENT
         #: grows with each change of presence, so that a command knows if its card was taken away
@@ -105,6 +106,11 @@ class Reader:
         self.has_card = ReaderState.PRESENT in state
         self.is_silent = ReaderState.UNKNOWN in state
         self._is_shown_powered = ReaderState.POWERED in state
+
+    @property
+    def is_ready(self) -> bool:
+        """There is a card, it has power, and clients see it: a connection needs nothing else."""
+        return self.has_card and self._is_powered and self._is_shown_powered
 
     @property
     def is_powered(self) -> bool:
@@ -201,13 +207,13 @@ class Reader:
         """The device is gone or given up: no command reaches the slot from now on."""
         self.is_gone = True
         self.generation += 1
-        self._cancel_power_down()
+        self._rest.stop()
         self.mark_handles(ReturnCode.W_REMOVED_CARD)
         self.lock.abandon()
 
     async def power_off(self) -> None:
         """Cut the card's power before the slot is closed, within a bounded time. Never raises."""
-        self._cancel_power_down()
+        self._rest.stop()
         if not self._may_have_power:
             return
         self._is_powered = self._may_have_power = False
@@ -334,7 +340,7 @@ class Reader:
     def use_card(self) -> None:
         """A connection uses the card: keep its power until the last handle is gone."""
         self._is_in_use = True
-        self._cancel_power_down()
+        self._rest.clear()
 
     def let_rest(self) -> None:
         """A connection did not come about: if nobody else uses the card, its power is not needed."""
@@ -344,7 +350,7 @@ class Reader:
 
     async def reset(self, *, cold: bool) -> None:
         """Reset the card, or power it down and up again. Raises DriverError; the state is shown."""
-        self._cancel_power_down()
+        self._rest.clear()
         self.select(Protocol.UNDEFINED)
         generation = self.generation
         try:
@@ -368,7 +374,7 @@ class Reader:
 
     async def unpower(self) -> None:
         """Power the card down until it is connected again. Raises DriverError."""
-        self._cancel_power_down()
+        self._rest.clear()
         try:
             await self._run(self.slot.power_off(), self.slot.command_deadline)
             self._may_have_power = False
@@ -427,24 +433,20 @@ class Reader:
     # --- power of an unused card --------------------------------------------------------------
 
     def _schedule_power_down(self) -> None:
-        self._cancel_power_down()
         delay = self._settings.power_down_delay_of(self.name)
         if delay is None or not self._may_have_power or self._is_in_use or self.is_gone:
-            return
-        loop = asyncio.get_running_loop()
-        self._power_timer = loop.call_later(delay, self._background.run_later, self._power_down_unused)
+            self._rest.clear()
+        else:
+            self._rest.set(delay, self._rest_is_due)
 
-    def _cancel_power_down(self) -> None:
-        if self._power_timer is not None:
-            self._power_timer.cancel()
-            self._power_timer = None
+    def _rest_is_due(self) -> None:
+        self._background.run(self._power_down_unused())
 
     def _lose_power(self) -> None:
         self._is_powered = self._may_have_power = False
-        self._cancel_power_down()
+        self._rest.clear()
 
     async def _power_down_unused(self) -> None:
-        self._power_timer = None
         async with self.commands:
             if self._is_in_use or not self._may_have_power or self.is_gone:
                 return
