@@ -376,27 +376,22 @@ async def test_a_busy_slot_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None
     await bench.close()
 
 
-@pytest.mark.parametrize("status", [Status.ERROR, Status.OVERFLOW, Status.STALL])
-async def test_a_movement_that_the_interrupt_pipe_loses_is_seen_all_the_same(
-    bench: Bench, status: Status
+@pytest.mark.parametrize(
+    "news",
+    [b"", b"\x50", b"\x3f\x03", Status.ERROR, Status.OVERFLOW, Status.STALL],
+    ids=["empty", "short", "unknown", "error", "overflow", "stall"],
+)
+async def test_whatever_comes_by_the_interrupt_pipe_may_mean_that_a_card_moved(
+    bench: Bench, news: bytes | Status
 ) -> None:
     """What a failed transfer should have brought does not come again."""
     slot = (await bench.open()).slots[0]
     seen = await presences(slot)
     bench.insert()
-    bench.reader.fail_interrupt(status)
-    async with asyncio.timeout(2):
-        assert await seen.get() is Presence.PRESENT
-
-
-@pytest.mark.parametrize("packet", [b"", b"\x50", b"\x3f\x03"], ids=["empty", "short", "unknown"])
-async def test_whatever_the_reader_says_by_itself_may_mean_that_a_card_moved(
-    bench: Bench, packet: bytes
-) -> None:
-    slot = (await bench.open()).slots[0]
-    seen = await presences(slot)
-    bench.insert()
-    bench.reader.interrupt(packet)
+    if isinstance(news, Status):
+        bench.reader.fail_interrupt(news)
+    else:
+        bench.reader.interrupt(news)
     async with asyncio.timeout(2):
         assert await seen.get() is Presence.PRESENT
 
