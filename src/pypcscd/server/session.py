@@ -276,6 +276,8 @@ class Session:
 
 def _take_no_more(transport: asyncio.Transport) -> None:
     """Leave nothing unread: a client takes an end before it was heard (ECONNRESET) for a denial of access."""
+    if transport.is_closing():
+        return  # the descriptor may be another client's by now
     number = transport.get_extra_info("socket").fileno()
     with (
         contextlib.suppress(OSError),
