@@ -23,19 +23,17 @@ def is_due(reader: Reader, share_mode: int, protocols: int) -> bool:
 
 
 async def negotiate(reader: Reader, protocols: int) -> None:
-    """Agree on one of these protocols, unless one is in force: then it must be among them.
+    """Agree on one of these protocols, where that ``is_due``. T=1 comes first.
 
-    T=1 comes first. Raises PROTO_MISMATCH, W_UNRESPONSIVE_CARD, or NO_SMARTCARD if it is taken away.
+    Raises PROTO_MISMATCH, also if another one is in force; W_UNRESPONSIVE_CARD; or NO_SMARTCARD if the card
+    is taken away.
     """
-    in_force = int(reader.protocol)
-    if in_force and not protocols & _RAW:
-        if not protocols & in_force:
-            raise PcscError(ReturnCode.E_PROTO_MISMATCH)
-        return
     wanted = Protocol(protocols)
     if Protocol.RAW in wanted:
         reader.select(Protocol.RAW)
         return
+    if reader.protocol:
+        raise PcscError(ReturnCode.E_PROTO_MISMATCH)
     if Protocol.ANY_OLD in wanted:
         wanted = Protocol.T0 | Protocol.T1
     try:
