@@ -65,8 +65,8 @@ class Outgoing:
         """Do not send it, or do not go on with that."""
         if self._last is pending and self._out.is_busy:
             self._out.cancel()
-        elif pending in self._waiting:
-            self._waiting.remove(pending)
+        else:
+            self.drop(pending)
 
     def drop(self, pending: Pending) -> None:
         """Do not send it if that has not begun."""
