@@ -92,16 +92,16 @@ def children() -> set[int]:
     return found
 
 
+def _descriptors(pid: int | str) -> Iterator[tuple[str, str]]:
+    """Number and file of each, without those that are closed by the time they are read."""
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            yield link.name, str(link.readlink())
+
+
 def _resources() -> dict[str, set[object]]:
-    # Entries that have gone by the time they are read belonged to listing the directory itself.
-    descriptors: set[object] = set()
-    for link in Path("/proc/self/fd").iterdir():
-        try:
-            descriptors.add((link.name, str(link.readlink())))
-        except FileNotFoundError:
-            continue
     return {
-        "descriptors": descriptors,
+        "descriptors": set(_descriptors("self")),
         "processes": set(children()),
         "threads": {thread.name for thread in threading.enumerate()},
     }
@@ -122,12 +122,8 @@ def helper_pids(driver: IfdHandlerDriver) -> list[int]:
 
 
 def open_files(pid: int) -> set[str]:
-    """What the descriptors of a process refer to, without those that it closes just now."""
-    found = set()
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):
-            found.add(str(link.readlink()))
-    return found
+    """What the descriptors of a process refer to."""
+    return {file for _, file in _descriptors(pid)}
 
 
 def losses(device: Device) -> list[str]:

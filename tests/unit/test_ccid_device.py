@@ -723,47 +723,49 @@ async def test_a_slot_that_stays_busy_is_an_error(bench: Bench) -> None:
         await slot.transmit(T0, APDU)
 
 
-async def test_a_reply_that_fills_its_packets_is_found_at_the_deadline(bench: Bench) -> None:
-    slot = await ready(bench, Card(respond=lambda apdu: bytes(54)))
-    slot._timeout = 0.02
-    bench.reader.faults.append(lambda message: [])
-    waiting = asyncio.ensure_future(slot.transmit(T0, APDU))
-    await bench.reader.until_received(1, XFR)
-    in_flight = bench.reader._in
-    assert in_flight is not None
-    answer = bench.reader.answer(bench.reader.received[-1])
-    assert len(answer) == 64
+def at_the_deadline(bench: Bench, happens: Callable[[], None]) -> None:
+    """What happens when the transfer under way is cancelled, instead of its end."""
 
     def give_up(transfer: int) -> int:
-        # the controller has the bytes, and tells when the transfer is cancelled
         bench.libusb.cancel_transfer = original  # type: ignore[method-assign]
-        in_flight.complete(answer, Status.CANCELLED)
+        happens()
         return 0
 
     original = bench.libusb.cancel_transfer
     bench.libusb.cancel_transfer = give_up  # type: ignore[method-assign]
+
+
+def listening(bench: Bench) -> Urb:
+    """The transfer that waits for an answer."""
+    assert bench.reader._in is not None
+    return bench.reader._in
+
+
+async def unanswered(bench: Bench, size: int) -> tuple[CcidSlot, asyncio.Future[bytes], bytes]:
+    """An exchange that the reader keeps back, and its message with the answer of that many bytes."""
+    slot = await ready(bench, Card(respond=lambda apdu: bytes(size)))
+    slot._timeout = 0.02
+    bench.reader.faults.append(lambda message: [])
+    waiting = asyncio.ensure_future(slot.transmit(T0, APDU))
+    await bench.reader.until_received(1, XFR)
+    return slot, waiting, bench.reader.answer(bench.reader.received[-1])
+
+
+async def test_a_reply_that_fills_its_packets_is_found_at_the_deadline(bench: Bench) -> None:
+    slot, waiting, answer = await unanswered(bench, 54)
+    in_flight = listening(bench)
+    assert len(answer) == 64
+    # the controller has the bytes, and tells when the transfer is cancelled
+    at_the_deadline(bench, lambda: in_flight.complete(answer, Status.CANCELLED))
     assert await waiting == bytes(54)
     assert slot._commands.counters.timeouts == 0
 
 
 async def test_half_an_answer_at_the_deadline_is_not_put_before_the_next(bench: Bench) -> None:
     """The reader gave up in the middle."""
-    slot = await ready(bench, Card(respond=lambda apdu: bytes(240)))
-    slot._timeout = 0.02
-    bench.reader.faults.append(lambda message: [])
-    waiting = asyncio.ensure_future(slot.transmit(T0, APDU))
-    await bench.reader.until_received(1, XFR)
-    in_flight = bench.reader._in
-    assert in_flight is not None
-    answer = bench.reader.answer(bench.reader.received[-1])
-
-    def give_up(transfer: int) -> int:
-        bench.libusb.cancel_transfer = original  # type: ignore[method-assign]
-        in_flight.complete(answer[:64], Status.CANCELLED)
-        return 0
-
-    original = bench.libusb.cancel_transfer
-    bench.libusb.cancel_transfer = give_up  # type: ignore[method-assign]
+    slot, waiting, answer = await unanswered(bench, 240)
+    in_flight = listening(bench)
+    at_the_deadline(bench, lambda: in_flight.complete(answer[:64], Status.CANCELLED))
     with pytest.raises(DriverError) as failed:
         await waiting
     assert failed.value.reason is Reason.TIMEOUT
@@ -1022,20 +1024,16 @@ async def test_the_deadline_of_one_slot_does_not_cut_the_answer_of_another(
     eight.reader.faults.extend([lambda message: [], lambda message: []])
     waiting = [asyncio.ensure_future(slot.transmit(T0, APDU)) for slot in (dead, other)]
     await eight.reader.until_received(2, XFR)
-    in_flight = eight.reader._in
-    assert in_flight is not None
+    in_flight = listening(eight)
     (message,) = (message for message in eight.reader.of_type(XFR) if message[5] == 5)
     answer = eight.reader.answer(message)
 
-    def give_up(transfer: int) -> int:
-        eight.libusb.cancel_transfer = original  # type: ignore[method-assign]
+    def cut() -> None:
         in_flight.complete(answer[:arrived], Status.CANCELLED)
         eight.reader._in = None
         eight.reader.reply(answer[arrived:])
-        return 0
 
-    original = eight.libusb.cancel_transfer
-    eight.libusb.cancel_transfer = give_up  # type: ignore[method-assign]
+    at_the_deadline(eight, cut)
     failed, got = await asyncio.gather(*waiting, return_exceptions=True)
     assert isinstance(failed, DriverError)
     assert failed.reason is Reason.TIMEOUT
